@@ -1,0 +1,55 @@
+"""Every error a user can meet.
+
+    BanetStreamError                exit 1    anything else the tool refuses
+    ├── UsageError                  exit 2    the command or an argument makes no sense
+    ├── InputError                  exit 3    the source can't be opened or holds no video
+    ├── BackgroundError             exit 4    the background can't be read
+    ├── OutputError                 exit 5    the output can't be created or written
+    ├── DeviceError                 exit 6    the asked-for device, precision or backend is not here
+    ├── WeightsError                exit 7    a model's weights are missing or damaged
+    └── MatteError                  exit 8    the network failed on a frame
+    Interrupted                     exit 130  Ctrl-C; the part file is kept and named
+
+The message is one line that says what is wrong, why, and what to do. ``assert`` and other
+exceptions are for our own bugs only.
+"""
+
+from __future__ import annotations
+
+
+class BanetStreamError(Exception):
+    """Base of all errors that are the user's to solve; ``exit_code`` is the command's exit status."""
+
+    exit_code = 1
+
+
+class UsageError(BanetStreamError):
+    exit_code = 2
+
+
+class InputError(BanetStreamError):
+    exit_code = 3
+
+
+class BackgroundError(BanetStreamError):
+    exit_code = 4
+
+
+class OutputError(BanetStreamError):
+    exit_code = 5
+
+
+class DeviceError(BanetStreamError):
+    exit_code = 6
+
+
+class WeightsError(BanetStreamError):
+    exit_code = 7
+
+
+class MatteError(BanetStreamError):
+    exit_code = 8
+
+
+class Interrupted(BanetStreamError):
+    exit_code = 130

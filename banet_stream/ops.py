@@ -1,0 +1,202 @@
+"""The public operators: what they take and give, and the checks. ``reference`` holds what they compute.
+
+Planes are [H, W] tensors of samples as decoded: uint8 for 8 bits, int16 for 9 to 12. A frame has three
+(Y, U, V) or, semi-planar, two (Y, and U and V interleaved as [h, 2w]).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+MATRICES = tuple(reference.LUMA_WEIGHTS)
+DEPTHS = (8, 10, 12)
+SUBSAMPLINGS = ((1, 1), (2, 1), (2, 2))
+UPSAMPLINGS = ("guided", "bilinear")
+
+
+def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> Tensor:
+    """The 4-channel image of the detail branch (paper, 3.1): the picture and its softened boundary map.
+
+    Args:
+        logits: [N, 1, h, w] float, usually at 1/4 of the image.
+        image: [N, 3, H, W] float.
+        temperature: T of eq. (2); larger is softer.
+
+    Returns:
+        [N, 4, H, W] of the image's dtype: the image, then sigmoid(upsampled logits / T), bilinear with
+        half-pixel centres (``align_corners=False``).
+    """
+    name = "boundary_attention"
+    check(name, "logits", logits.ndim == 4 and logits.shape[1] == 1, "be [N, 1, h, w]", list(logits.shape))
+    check(name, "image", image.ndim == 4 and image.shape[1] == 3, "be [N, 3, H, W]", list(image.shape))
+    same = logits.shape[0] == image.shape[0]
+    check(name, "logits", same, f"have the image's batch size {image.shape[0]}", logits.shape[0])
+    check(name, "temperature", temperature > 0, "be positive", temperature)
+    return reference.boundary_attention(logits, image, temperature=temperature)
+
+
+def frame_to_input(
+    planes: list[Tensor],
+    *,
+    size: tuple[int, int],
+    matrix: str,
+    full_range: bool,
+    depth: int = 8,
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Tensor:
+    """A decoded frame as network input: YUV to RGB, resized, normalised.
+
+    Args:
+        planes: Y, U, V (or Y, UV) of any subsampling.
+        size: height and width of the result; shrinking averages areas, enlarging is bilinear.
+        matrix: ``bt601``, ``bt709`` or ``bt2020`` (non-constant luminance).
+        full_range: True for 0..255 samples ("pc"), False for 16..235 ("tv").
+        depth: bits per sample: 8, 10 or 12.
+        mean, std: per-channel normalisation of RGB in 0..1.
+
+    Returns:
+        [1, 3, h, w] float32: (rgb - mean) / std, rgb clamped to 0..1.
+    """
+    name = "frame_to_input"
+    check_planes(name, "planes", planes, depth)
+    check(name, "size", min(size) > 0, "be two positive numbers", size)
+    check_choice(name, "matrix", matrix, MATRICES)
+    return reference.frame_to_input(
+        planes, size=size, matrix=matrix, full_range=full_range, depth=depth, mean=mean, std=std
+    )
+
+
+def rgb_to_planes(
+    rgb: Tensor, *, matrix: str, full_range: bool, depth: int = 8, subsampling: tuple[int, int] = (2, 2)
+) -> list[Tensor]:
+    """An RGB picture in a video's colour encoding.
+
+    Args:
+        rgb: [H, W, 3] float in 0..1 (gamma-coded, as in an image file).
+        matrix, full_range, depth: as in :func:`frame_to_input`.
+        subsampling: horizontal and vertical: (1, 1) is 4:4:4, (2, 1) 4:2:2, (2, 2) 4:2:0. Chroma is
+            sampled left-aligned, H.264's default.
+
+    Returns:
+        Y [H, W], U and V [ceil(H / sy), ceil(W / sx)].
+    """
+    name = "rgb_to_planes"
+    check(name, "rgb", rgb.ndim == 3 and rgb.shape[-1] == 3, "be [H, W, 3]", list(rgb.shape))
+    check_choice(name, "matrix", matrix, MATRICES)
+    check_choice(name, "depth", depth, DEPTHS)
+    check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
+    return reference.rgb_to_planes(
+        rgb, matrix=matrix, full_range=full_range, depth=depth, subsampling=subsampling
+    )
+
+
+def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: str = "guided") -> Tensor:
+    """A matte at network size, brought to the frame's size along the edges of its luma.
+
+    Args:
+        alpha: [h, w] float32 in 0..1.
+        luma: [H, W] samples.
+        upsampling: ``guided`` (fast guided filter) or ``bilinear``.
+
+    Returns:
+        [H, W] float32 in 0..1. What is surely subject or surely not is exactly 1 or 0.
+    """
+    name = "upsample_alpha"
+    check_alpha(name, alpha)
+    check_planes(name, "luma", [luma], depth)
+    check_choice(name, "upsampling", upsampling, UPSAMPLINGS)
+    return reference.upsample_alpha(alpha, luma, depth=depth, upsampling=upsampling)
+
+
+def composite(
+    planes: list[Tensor],
+    alpha: Tensor,
+    background: list[Tensor],
+    *,
+    depth: int = 8,
+    subsampling: tuple[int, int] = (2, 2),
+    upsampling: str = "guided",
+    decontaminate: bool = True,
+) -> list[Tensor]:
+    """The subject before another background, blended in YUV at the source's depth and subsampling.
+
+    Where alpha is 1 the source's sample leaves bit-identical, where it is 0 the background's.
+
+    Args:
+        planes: Y, U, V of the frame.
+        alpha: [h, w] float32 in 0..1 at network size.
+        background: three planes of the same shapes and dtype.
+        subsampling: of the planes, horizontal and vertical.
+        upsampling: as in :func:`upsample_alpha`.
+        decontaminate: take the old background's colour out of the soft edge.
+    """
+    name = "composite"
+    check_planes(name, "planes", planes, depth, count=3)
+    check_planes(name, "background", background, depth, count=3)
+    check_alpha(name, alpha)
+    check_choice(name, "upsampling", upsampling, UPSAMPLINGS)
+    check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
+    shapes, others = [list(p.shape) for p in planes], [list(p.shape) for p in background]
+    check(name, "background", shapes == others, f"have the frame's plane shapes {shapes}", others)
+    height, width = planes[0].shape
+    chroma = [-(-height // subsampling[1]), -(-width // subsampling[0])]
+    check(name, "planes", shapes[1:] == [chroma, chroma], f"have chroma of shape {chroma}", shapes[1:])
+    return reference.composite(
+        planes,
+        alpha,
+        background,
+        depth=depth,
+        subsampling=subsampling,
+        upsampling=upsampling,
+        decontaminate=decontaminate,
+    )
+
+
+def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int = 8) -> list[Tensor]:
+    """The frame's background, blurred without the subject: its colour can't bleed out as a halo.
+
+    Args:
+        planes: Y, U, V.
+        alpha: [h, w] float32 in 0..1: what the blur leaves out.
+        sigma: of the Gaussian, in luma samples. The cost does not depend on it.
+
+    Returns:
+        Three planes like the frame's; under the subject, what surrounds it.
+    """
+    name = "masked_blur"
+    check_planes(name, "planes", planes, depth, count=3)
+    check_alpha(name, alpha)
+    check(name, "sigma", sigma > 0, "be positive", sigma)
+    return reference.masked_blur(planes, alpha, sigma=sigma, depth=depth)
+
+
+# --- checks ------------------------------------------------------------------------------------
+
+
+def check(operator: str, argument: str, holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{operator}: {argument} must {rule}, got {value}")
+
+
+def check_choice(operator: str, argument: str, value: object, allowed: tuple[object, ...]) -> None:
+    check(operator, argument, value in allowed, f"be one of {', '.join(map(str, allowed))}", value)
+
+
+def check_alpha(operator: str, alpha: Tensor) -> None:
+    check(operator, "alpha", alpha.ndim == 2 and alpha.numel() > 0, "be [h, w], not empty", list(alpha.shape))
+    check(operator, "alpha", alpha.dtype == torch.float32, "be float32", alpha.dtype)
+
+
+def check_planes(operator: str, argument: str, planes: list[Tensor], depth: int, count: int = 0) -> None:
+    check_choice(operator, "depth", depth, DEPTHS)
+    if count:
+        check(operator, argument, len(planes) == count, f"hold {count} planes", len(planes))
+    dtype = torch.uint8 if depth == 8 else torch.int16
+    for plane in planes:
+        shape = list(plane.shape)
+        check(operator, argument, plane.ndim == 2 and plane.numel() > 0, "be [H, W], not empty", shape)
+        check(operator, argument, plane.dtype == dtype, f"be {dtype} at {depth} bits", plane.dtype)

@@ -1,0 +1,243 @@
+"""The operators in plain PyTorch: the specification that every compiled kernel is compared with.
+
+Arguments are checked in ``ops``, where each operator is documented; here stands only what it computes.
+Planes are [H, W] tensors: uint8, or int16 for 9 to 12 bits per sample.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Luma weights K_R and K_B: BT.601-7 (2.5.1), BT.709-6 (3.2), BT.2020-2 (table 4, non-constant luminance).
+LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
+
+# Guided upsampling: window radius at the matte's size, and the luma variance below which it does not
+# look for an edge ((5 of 255)^2, about camera noise).
+GUIDED_RADIUS = 2
+GUIDED_EPSILON = (5 / 255) ** 2
+
+# Alpha below and above these leaves as exactly 0 and 1: a sigmoid never gets there by itself.
+ALPHA_FLOOR, ALPHA_CEILING = 0.05, 0.95
+
+# Decontamination looks this far, as a share of the matte's longer side, for definite colours.
+DECONTAMINATION_REACH = 1 / 48
+
+# Below this weight a colour average says nothing.
+TINY = 1e-4
+
+
+# --- boundary attention ------------------------------------------------------------------------
+
+
+def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> Tensor:
+    enlarged = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    attention = torch.sigmoid(enlarged / temperature)
+    return torch.cat([image, attention.to(image.dtype)], 1)
+
+
+# --- frames to network input -------------------------------------------------------------------
+
+
+def frame_to_input(
+    planes: list[Tensor],
+    *,
+    size: tuple[int, int],
+    matrix: str,
+    full_range: bool,
+    depth: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Tensor:
+    # Resizing is linear, so it commutes with the colour matrix: shrink the planes, then convert.
+    y, u, v = (resize(plane.float(), size) for plane in planar(planes))
+    scale = YuvScale.of(full_range, depth)
+    y, u, v = (y - scale.black) / scale.luma, (u - scale.grey) / scale.chroma, (v - scale.grey) / scale.chroma
+    red, green, blue = LUMA_WEIGHTS[matrix][0], 0.0, LUMA_WEIGHTS[matrix][1]
+    green = 1 - red - blue
+    r = y + 2 * (1 - red) * v
+    b = y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / green
+    rgb = torch.stack([r, g, b]).clamp(0, 1)
+    centre = torch.tensor(mean, device=rgb.device)[:, None, None]
+    spread = torch.tensor(std, device=rgb.device)[:, None, None]
+    return ((rgb - centre) / spread)[None]
+
+
+def rgb_to_planes(
+    rgb: Tensor, *, matrix: str, full_range: bool, depth: int, subsampling: tuple[int, int]
+) -> list[Tensor]:
+    red, blue = LUMA_WEIGHTS[matrix]
+    r, g, b = rgb.float().unbind(-1)
+    y = red * r + (1 - red - blue) * g + blue * b
+    u, v = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))
+    scale = YuvScale.of(full_range, depth)
+    chroma = [shrink_to_chroma(c, subsampling) * scale.chroma + scale.grey for c in (u, v)]
+    return [quantise(p, depth) for p in (y * scale.luma + scale.black, *chroma)]
+
+
+class YuvScale(NamedTuple):
+    """Sample values of a YUV encoding (BT.709-6, 4.4-4.6 for limited; H.273, 8.3 for full range)."""
+
+    black: float
+    luma: float
+    grey: float
+    chroma: float
+
+    @staticmethod
+    def of(full_range: bool, depth: int) -> YuvScale:
+        unit, peak = 2.0 ** (depth - 8), 2.0**depth - 1
+        if full_range:
+            return YuvScale(0.0, peak, 128 * unit, peak)
+        return YuvScale(16 * unit, 219 * unit, 128 * unit, 224 * unit)
+
+
+def planar(planes: list[Tensor]) -> list[Tensor]:
+    """Splits a semi-planar UV plane."""
+    if len(planes) == 3:
+        return planes
+    luma, chroma = planes
+    return [luma, chroma[:, 0::2], chroma[:, 1::2]]
+
+
+def quantise(plane: Tensor, depth: int) -> Tensor:
+    # floor(x + 0.5), not round(): ties go up in C++ and CUDA alike.
+    dtype = torch.uint8 if depth == 8 else torch.int16
+    return (plane + 0.5).floor().clamp(0, 2**depth - 1).to(dtype)
+
+
+# --- resizing ----------------------------------------------------------------------------------
+
+
+def resize(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    """[..., H, W] float32 -> [..., h, w]: exact area average when shrinking, bilinear when enlarging."""
+    height, width = plane.shape[-2:]
+    if height != size[0]:
+        plane = resize_weights(height, size[0], plane.device) @ plane
+    if width != size[1]:
+        plane = plane @ resize_weights(width, size[1], plane.device).T
+    return plane
+
+
+@lru_cache(maxsize=32)
+def resize_weights(source: int, target: int, device: torch.device) -> Tensor:
+    """[target, source]: the share of every source sample in every target sample (half-pixel centres)."""
+    ratio = source / target
+    centre = (torch.arange(target, dtype=torch.float64) + 0.5) * ratio
+    index = torch.arange(source, dtype=torch.float64)
+    if ratio > 1:  # overlap of [index, index + 1] with the target sample's interval
+        low, high = (centre - ratio / 2)[:, None], (centre + ratio / 2)[:, None]
+        weights = (torch.minimum(high, index + 1) - torch.maximum(low, index)).clamp(min=0) / ratio
+    else:
+        position = (centre - 0.5).clamp(0, source - 1)[:, None]
+        weights = (1 - (position - index).abs()).clamp(min=0)
+    return weights.float().to(device)
+
+
+def shrink_to_chroma(plane: Tensor, subsampling: tuple[int, int]) -> Tensor:
+    """[H, W] -> [ceil(H/sy), ceil(W/sx)], sampled where MPEG-2 and H.264 put chroma by default:
+    horizontally on the even luma columns, vertically between two rows."""
+    horizontal, vertical = subsampling
+    if horizontal == 2:
+        padded = F.pad(plane[None, None], (1, 1, 0, 0), mode="replicate")[0, 0]
+        left, middle, right = padded[:, :-2:2], padded[:, 1:-1:2], padded[:, 2::2]
+        plane = (left + 2 * middle + right) / 4
+    if vertical == 2:
+        if plane.shape[0] % 2:
+            plane = torch.cat([plane, plane[-1:]])
+        plane = (plane[0::2] + plane[1::2]) / 2
+    return plane
+
+
+def box(x: Tensor, radius: int) -> Tensor:
+    """[C, H, W] -> the mean over a square window; at the border, over the part inside."""
+    width = 2 * radius + 1
+    rows = F.avg_pool2d(x[None], (1, width), 1, (0, radius), count_include_pad=False)
+    return F.avg_pool2d(rows, (width, 1), 1, (radius, 0), count_include_pad=False)[0]
+
+
+# --- compositing -------------------------------------------------------------------------------
+
+
+def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int, upsampling: str) -> Tensor:
+    """[h, w] float32 and [H, W] samples -> [H, W] float32."""
+    if upsampling == "guided":
+        # Fast guided filter (He and Sun 2015): fit alpha = a * luma + b in small windows, enlarge a and b.
+        full = luma.float() / (2**depth - 1)
+        guide = resize(full, (alpha.shape[0], alpha.shape[1]))
+        moments = box(torch.stack([guide, alpha, guide * alpha, guide * guide]), GUIDED_RADIUS)
+        mean, mean_alpha, product, square = moments
+        slope = (product - mean * mean_alpha) / ((square - mean * mean).clamp(min=0) + GUIDED_EPSILON)
+        coefficients = box(torch.stack([slope, mean_alpha - slope * mean]), GUIDED_RADIUS)
+        slope, offset = resize(coefficients, (luma.shape[0], luma.shape[1]))
+        enlarged = slope * full + offset
+    else:
+        enlarged = resize(alpha, (luma.shape[0], luma.shape[1]))
+    return ((enlarged - ALPHA_FLOOR) / (ALPHA_CEILING - ALPHA_FLOOR)).clamp(0, 1)
+
+
+def composite(
+    planes: list[Tensor],
+    alpha: Tensor,
+    background: list[Tensor],
+    *,
+    depth: int,
+    subsampling: tuple[int, int],
+    upsampling: str,
+    decontaminate: bool,
+) -> list[Tensor]:
+    luma_alpha = upsample_alpha(alpha, planes[0], depth=depth, upsampling=upsampling)
+    chroma_alpha = shrink_to_chroma(luma_alpha, subsampling)
+    blended = []
+    for plane, behind in zip(planes, background, strict=True):
+        cover = luma_alpha if plane is planes[0] else chroma_alpha
+        colour = foreground(plane.float(), cover, alpha) if decontaminate else plane.float()
+        blended.append(quantise(behind.float() + cover * (colour - behind.float()), depth))
+    return blended
+
+
+def foreground(plane: Tensor, cover: Tensor, alpha: Tensor) -> Tensor:
+    """The subject's own colour, without the old background's share (Germer et al. 2020; Forte 2021).
+
+    Local means of definite foreground and background colour, found at the matte's size, predict the
+    pixel; what the prediction misses is given to the foreground in proportion to its cover.
+    """
+    small = resize(plane, (alpha.shape[0], alpha.shape[1]))
+    radius = max(2, round(max(alpha.shape) * DECONTAMINATION_REACH))
+    weights = torch.stack([alpha**2, (1 - alpha) ** 2])
+    sums = box(torch.cat([weights * small, weights]), radius)
+    known = sums[2:] > TINY
+    means = torch.where(known, sums[:2] / sums[2:].clamp(min=TINY), small)
+    subject, behind = resize(means, (plane.shape[0], plane.shape[1]))
+    return subject + cover * (plane - cover * subject - (1 - cover) * behind)
+
+
+def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int) -> list[Tensor]:
+    blurred = []
+    for plane in planes:
+        # `sigma` counts luma samples; every plane is blurred at a size where it is about 2 samples.
+        own_sigma = sigma * plane.shape[0] / planes[0].shape[0]
+        factor = max(1, int(own_sigma / 2))
+        size = (math.ceil(plane.shape[0] / factor), math.ceil(plane.shape[1] / factor))
+        visible = 1 - resize(alpha, size)
+        small = resize(plane.float(), size)
+        sums = gaussian(torch.stack([small * visible, visible]), own_sigma / factor)
+        everywhere = gaussian(torch.stack([small * TINY, torch.full_like(small, TINY)]), own_sigma / factor)
+        mean = (sums[0] + everywhere[0]) / (sums[1] + everywhere[1])
+        blurred.append(quantise(resize(mean, (plane.shape[0], plane.shape[1])), depth))
+    return blurred
+
+
+def gaussian(x: Tensor, sigma: float) -> Tensor:
+    """[C, H, W] -> the same, convolved with a Gaussian cut at 3 sigma; the edge sample repeats."""
+    radius = max(1, math.ceil(3 * sigma))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device) / sigma) ** 2)
+    taps = taps / taps.sum()
+    x = F.pad(x[:, None], (radius, radius, radius, radius), mode="replicate")
+    x = F.conv2d(x, taps[None, None, None, :])
+    return F.conv2d(x, taps[None, None, :, None])[:, 0]

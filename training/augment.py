@@ -1,0 +1,126 @@
+"""Augmentation on uint8 pictures: geometry, compositing over other backgrounds, light and camera faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.uint8]
+
+# How often a set's people are cut out and put before another background.
+COMPOSITE_CHANCE = {
+    "portraits-train": 0.25,
+    "fashion-train": 0.2,
+    "fashion-soft": 0.1,
+    "people-train": 0.0,  # their masks have holes
+    "video-frames": 0.25,
+    "studio-train": 1.0,
+}
+# Width / height of training crops: portrait, square, webcam.
+ASPECTS = (0.75, 1.0, 1.0, 1.34, 1.78)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The crop of an iteration: side^2 pixels in a random aspect, sides growing from start to end."""
+
+    start: int
+    end: int
+    iterations: int
+
+    def __call__(self, rng: np.random.Generator, iteration: int) -> tuple[int, int]:  # height, width
+        progress = min(1.0, 1.5 * iteration / self.iterations)  # the last third at full size
+        side = self.start + (self.end - self.start) * progress
+        root = ASPECTS[rng.integers(len(ASPECTS))] ** 0.5
+        return max(64, round(side / root / 32) * 32), max(64, round(side * root / 32) * 32)
+
+
+def warp(
+    image: Array, matte: Array, height: int, width: int, rng: np.random.Generator, *, cover_only: bool = False
+) -> tuple[Array, Array]:
+    """A random similarity: scale, rotation, shift and flip; what lies outside repeats the edge."""
+    rows, columns = matte.shape
+    cover = max(height / rows, width / columns)
+    contain = min(height / rows, width / columns)
+    # Mostly filling the crop (and zooming in), sometimes smaller than it: people far from the camera.
+    if cover_only or rng.random() < 0.75:
+        scale = cover * rng.uniform(0.95, 1.35)
+    else:
+        scale = contain * rng.uniform(0.6, 1.05)
+    angle = rng.normal(0, 8) if rng.random() < 0.9 else rng.uniform(-45, 45)
+    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, scale)
+    if rng.random() < 0.5:
+        matrix = matrix @ np.array([[-1, 0, columns], [0, 1, 0], [0, 0, 1]], float)
+    slack = [abs(columns * scale - width) / 2, abs(rows * scale - height) / 2]
+    matrix[:, 2] += [width / 2 - columns / 2, height / 2 - rows / 2]
+    matrix[:, 2] += rng.uniform(-1, 1, 2) * slack
+    border = cv2.BORDER_REPLICATE
+    if scale < 0.6:  # warpAffine does not filter: shrink first
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        matte = cv2.resize(matte, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
+        matrix = matrix @ np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+    flags = cv2.INTER_LINEAR
+    return (
+        cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=border).astype(np.uint8),
+        cv2.warpAffine(matte, matrix, (width, height), flags=flags, borderMode=border).astype(np.uint8),
+    )
+
+
+def composite(
+    image: Array, matte: Array, background: Array, height: int, width: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Cuts the person out and stands them, at a random size, on the lower edge before ``background``."""
+    matte = cv2.erode(matte, np.ones((3, 3), np.uint8))
+    if (matte >= 254).sum() + (matte <= 1).sum() > 0.97 * matte.size:  # a hard mask: soften its edge
+        matte = cv2.GaussianBlur(matte, (3, 3), 0)
+    rows, columns = matte.shape
+    scale = rng.uniform(0.55, 1.25) * height / rows
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    centre = rng.uniform(0.2, 0.8) * width
+    drop = rng.uniform(0, 0.15) * height  # how far the picture's lower edge lies below the crop's
+    matrix = np.array(
+        [[flip * scale, 0, centre - flip * scale * columns / 2], [0, scale, height + drop - scale * rows]]
+    )
+    size = (width, height)
+    person = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(matte, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    room, _ = warp(background, np.zeros(background.shape[:2], np.uint8), height, width, rng, cover_only=True)
+    if rng.random() < 0.5:  # lenses blur what is far
+        room = cv2.GaussianBlur(room, (0, 0), rng.uniform(0.5, 3.0))
+    if rng.random() < 0.5:  # and rooms are lit otherwise than studios
+        gain = rng.uniform(0.5, 1.2) * (1 + rng.normal(0, 0.08, 3))
+        room = np.clip(room * gain, 0, 255).astype(np.uint8)
+    weight = alpha[..., None].astype(np.float32) / 255
+    mixed = person * weight + room * (1 - weight)
+    return np.round(mixed).astype(np.uint8), alpha.astype(np.uint8)
+
+
+def photometric(image: Array, rng: np.random.Generator) -> Array:
+    """Exposure, contrast, gamma, colour cast, saturation, blur, sensor noise, compression."""
+    values = np.arange(256, dtype=np.float32) / 255
+    gamma, contrast = np.exp(rng.normal(0, 0.15)), np.exp(rng.normal(0, 0.12))
+    lightness = rng.uniform(0.7, 1.3)  # the paper's range
+    cast = 1 + rng.normal(0, 0.04, 3)
+    curves = ((values**gamma - 0.5) * contrast + 0.5)[:, None] * (lightness * cast)
+    image = cv2.LUT(image, np.clip(curves * 255, 0, 255).astype(np.uint8)[:, None]).astype(np.uint8)
+    if rng.random() < 0.3:
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        keep = 0.0 if rng.random() < 0.2 else rng.uniform(0.3, 1.6)
+        image = cv2.addWeighted(image, keep, grey, 1 - keep, 0).astype(np.uint8)
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5)).astype(np.uint8)
+    if rng.random() < 0.1:  # motion blur
+        length = int(rng.integers(3, 9))
+        kernel = np.zeros((length, length), np.float32)
+        cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8)
+    if rng.random() < 0.3:
+        noise = rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])
+        image = cv2.imdecode(packed, cv2.IMREAD_COLOR).astype(np.uint8)
+    return image
