@@ -101,48 +101,38 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
     """Frames in presentation order, among them the packets of the passed streams, in the file's order.
 
     With ``start_seconds`` the timestamps begin at zero there. Damaged packets are skipped and counted
-    in ``source.damaged``.
+    in ``source.damaged``. The source stays open: packets on their way point into it.
     """
     start = source.origin + source.start_seconds
     end = float("inf") if source.duration_seconds is None else start + source.duration_seconds
-    last: int | None = None
-    first_shape: tuple[int, int, str] | None = None
+    if source.start_seconds:
+        source.container.seek(int(start * av.time_base))
+    clock = Clock(source.info)
+    shape: tuple[int, int, str] | None = None
     pending = {s.index for s in (source.video, *source.passed) if s.type != "subtitle"}
-    try:
-        if source.start_seconds:
-            source.container.seek(int(start * av.time_base))
-        for packet in read_packets(source):
-            if source.stop.is_set():
-                return
-            base = packet.stream.time_base or Fraction(1, av.time_base)
-            shift = round(start / base) if source.start_seconds else 0
-            if packet.stream is not source.video:
-                if packet.pts is None or packet.pts * base < start:
-                    continue
-                if packet.pts * base >= end:
-                    pending.discard(packet.stream.index)
-                else:
-                    packet.pts -= shift
-                    packet.dts = None if packet.dts is None else packet.dts - shift
-                    yield packet
-            else:
-                for picture in decode_packet(source, packet):
-                    pts = timestamp(picture, last, source.info)
-                    last = pts
-                    if pts * base >= end:
-                        pending.discard(packet.stream.index)
-                    elif pts * base >= start or not source.start_seconds:
-                        shape = first_shape = first_shape or (
-                            picture.width,
-                            picture.height,
-                            picture.format.name,
-                        )
-                        source.frames += 1
-                        yield to_frame(picture, pts - shift, source.info, shape)
-            if not pending:
-                return
-    finally:
-        source.close()
+    for packet in read_packets(source):
+        if source.stop.is_set() or not pending:
+            return
+        base = packet.stream.time_base or Fraction(1, av.time_base)
+        shift = round(start / base) if source.start_seconds else 0
+        if packet.stream is not source.video:
+            if packet.pts is None or (source.start_seconds and packet.pts * base < start):
+                continue
+            if packet.pts * base >= end:
+                pending.discard(packet.stream.index)
+                continue
+            packet.pts -= shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
+            yield packet
+            continue
+        for picture in decode_packet(source, packet):
+            pts = clock.timestamp(picture)
+            if pts * base >= end:
+                pending.discard(packet.stream.index)
+            elif pts * base >= start or not source.start_seconds:
+                shape = shape or (picture.width, picture.height, picture.format.name)
+                source.frames += 1
+                yield to_frame(picture, pts - shift, source.info, shape)
 
 
 def read_packets(source: Source) -> Iterator[Packet]:
@@ -175,14 +165,20 @@ def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
         return []
 
 
-def timestamp(picture: av.VideoFrame, last: int | None, info: VideoInfo) -> int:
-    """The frame's pts; made up from the rate where there is none, and always after the last one's."""
-    pts = picture.pts if picture.pts is not None else picture.dts
-    if last is None:
-        return pts or 0
-    if pts is None:
-        pts = last + max(1, round(1 / ((info.rate or 25) * info.time_base)))
-    return max(pts, last + 1)
+class Clock:
+    """Timestamps that rise: the frames' own, made up from the rate where there is none."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._step = max(1, round(1 / ((info.rate or 25) * info.time_base)))
+        self._last: int | None = None
+
+    def timestamp(self, picture: av.VideoFrame) -> int:
+        pts = picture.pts if picture.pts is not None else picture.dts
+        if self._last is None:
+            self._last = pts or 0
+        else:
+            self._last = max(self._last + self._step if pts is None else pts, self._last + 1)
+        return self._last
 
 
 def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int, int, str]) -> Frame:

@@ -132,7 +132,7 @@ class Sink:
     def finish(self) -> None:
         """Moves the part file to OUTPUT."""
         assert self.part is not None
-        os.replace(self.part, self.path)
+        self.part.replace(self.path)
 
     def abandon(self, *, keep: bool) -> None:
         """Closes the part file early; ``keep`` leaves it there, playable as far as it goes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -160,16 +160,16 @@ class Matte:
 
 
 def iter_mattes(source: str | Path, *, matter: Matter | None = None) -> Iterator[Matte]:
-    """The frames of a video with their mattes, for loops of one's own; decoding runs ahead by itself.
+    """The frames of a video with their mattes, for loops of one's own.
 
     Raises:
         InputError: when the source can't be opened.
     """
-    video = Source(source, audio=False)
     stream = (matter or Matter()).stream()
-    for frame in decode(video):
-        if isinstance(frame, Frame):
-            small = stream.network_alpha(frame).cpu()
-            alpha = ops.upsample_alpha(small, frame.planes[0], depth=frame.format.depth).numpy()
-            turns = frame.rotation // 90
-            yield Matte(frame.pts_seconds, rgb_of(frame), np.rot90(alpha, turns))
+    with closing(Source(source, audio=False)) as video:
+        for frame in decode(video):
+            if isinstance(frame, Frame):
+                small = stream.network_alpha(frame).cpu()
+                alpha = ops.upsample_alpha(small, frame.planes[0], depth=frame.format.depth).numpy()
+                upright = np.ascontiguousarray(np.rot90(alpha, frame.rotation // 90))
+                yield Matte(frame.pts_seconds, rgb_of(frame), upright)

@@ -10,7 +10,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +148,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Whole or not at all, so that a kill leaves the last good checkpoint."""
     part = path.with_suffix(".part")
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def log(out: Path, **values: float) -> None:
