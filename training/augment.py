@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
 
-# How often a set's people are cut out and put before another background.
+# How often a set's people are cut out and put before another background. Sets not named here never are:
+# that needs mattes one has looked at.
 COMPOSITE_CHANCE = {
     "portraits-train": 0.25,
     "fashion-train": 0.2,
@@ -21,6 +22,11 @@ COMPOSITE_CHANCE = {
 }
 # Width / height of training crops: portrait, square, webcam.
 ASPECTS = (0.75, 1.0, 1.0, 1.34, 1.78)
+SMALLEST_SIDE = 64
+
+
+def composite_chance(name: str) -> float:
+    return COMPOSITE_CHANCE.get(name, 0.0)
 
 
 @dataclass(frozen=True)
@@ -35,47 +41,82 @@ class Shapes:
         progress = min(1.0, 1.5 * iteration / self.iterations)  # the last third at full size
         side = self.start + (self.end - self.start) * progress
         root = ASPECTS[rng.integers(len(ASPECTS))] ** 0.5
-        return max(64, round(side / root / 32) * 32), max(64, round(side * root / 32) * 32)
+        return multiple_of_32(side / root), multiple_of_32(side * root)
+
+
+def multiple_of_32(side: float) -> int:  # what the network takes without padding
+    return max(SMALLEST_SIDE, round(side / 32) * 32)
 
 
 def warp(
-    image: Array, matte: Array, height: int, width: int, rng: np.random.Generator, *, cover_only: bool = False
+    image: Array, matte: Array, height: int, width: int, *, rng: np.random.Generator, cover_only: bool = False
 ) -> tuple[Array, Array]:
-    """A random similarity: scale, rotation, shift and flip; what lies outside repeats the edge."""
-    rows, columns = matte.shape
-    cover = max(height / rows, width / columns)
-    contain = min(height / rows, width / columns)
+    """A random similarity: scale, rotation, shift and flip; what lies outside repeats the edge.
+
+    Args:
+        image: [h, w, 3] uint8.
+        matte: [h, w] uint8.
+        height, width: of the crop that is returned.
+        rng: decides.
+        cover_only: always fill the crop.
+    """
+    matrix, scale = similarity(matte.shape[0], matte.shape[1], height, width, rng=rng, cover_only=cover_only)
+    if scale < 0.6:  # warpAffine does not filter: shrink first
+        half = (matte.shape[1] // 2, matte.shape[0] // 2)
+        x, y = matte.shape[1] / half[0], matte.shape[0] / half[1]
+        image, matte = (
+            cv2.resize(p, half, interpolation=cv2.INTER_AREA).astype(np.uint8) for p in (image, matte)
+        )
+        matrix = matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    return move(image, matrix, height, width), move(matte, matrix, height, width)
+
+
+def similarity(
+    rows: int, columns: int, height: int, width: int, *, rng: np.random.Generator, cover_only: bool
+) -> tuple[NDArray[np.float64], float]:
+    """A random [2, 3] map from a picture's pixels to a crop's, and its scale."""
     # Mostly filling the crop (and zooming in), sometimes smaller than it: people far from the camera.
     if cover_only or rng.random() < 0.75:
-        scale = cover * rng.uniform(0.95, 1.35)
+        scale = max(height / rows, width / columns) * rng.uniform(0.95, 1.35)
     else:
-        scale = contain * rng.uniform(0.6, 1.05)
-    angle = rng.normal(0, 8) if rng.random() < 0.9 else rng.uniform(-45, 45)
-    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, scale)
+        scale = min(height / rows, width / columns) * rng.uniform(0.6, 1.05)
+    angle = rng.normal(0, 8) if rng.random() < 0.9 else rng.uniform(-45, 45)  # 45: the paper's range
+    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, scale).astype(np.float64)
     if rng.random() < 0.5:
         matrix = matrix @ np.array([[-1, 0, columns], [0, 1, 0], [0, 0, 1]], float)
     slack = [abs(columns * scale - width) / 2, abs(rows * scale - height) / 2]
     matrix[:, 2] += [width / 2 - columns / 2, height / 2 - rows / 2]
     matrix[:, 2] += rng.uniform(-1, 1, 2) * slack
-    border = cv2.BORDER_REPLICATE
-    if scale < 0.6:  # warpAffine does not filter: shrink first
-        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        matte = cv2.resize(matte, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
-        matrix = matrix @ np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
-    flags = cv2.INTER_LINEAR
-    return (
-        cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=border).astype(np.uint8),
-        cv2.warpAffine(matte, matrix, (width, height), flags=flags, borderMode=border).astype(np.uint8),
-    )
+    return matrix, scale
+
+
+def move(
+    picture: Array,
+    matrix: NDArray[np.float64],
+    height: int,
+    width: int,
+    *,
+    border: int = cv2.BORDER_REPLICATE,
+) -> Array:
+    moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
+    return moved.astype(np.uint8, copy=False)
 
 
 def composite(
-    image: Array, matte: Array, background: Array, height: int, width: int, rng: np.random.Generator
+    image: Array, matte: Array, background: Array, height: int, width: int, *, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Cuts the person out and stands them, at a random size, on the lower edge before ``background``."""
-    matte = cv2.erode(matte, np.ones((3, 3), np.uint8))
+    """Cuts the person out and stands them, at a random size, on the lower edge before ``background``.
+
+    Args:
+        image: [h, w, 3] uint8.
+        matte: [h, w] uint8.
+        background: [any, any, 3] uint8.
+        height, width: of the crop that is returned.
+        rng: decides.
+    """
+    matte = cv2.erode(matte, np.ones((3, 3), np.uint8)).astype(np.uint8)  # its rim holds the old background
     if (matte >= 254).sum() + (matte <= 1).sum() > 0.97 * matte.size:  # a hard mask: soften its edge
-        matte = cv2.GaussianBlur(matte, (3, 3), 0)
+        matte = cv2.GaussianBlur(matte, (3, 3), 0).astype(np.uint8)
     rows, columns = matte.shape
     scale = rng.uniform(0.55, 1.25) * height / rows
     flip = -1.0 if rng.random() < 0.5 else 1.0
@@ -84,18 +125,23 @@ def composite(
     matrix = np.array(
         [[flip * scale, 0, centre - flip * scale * columns / 2], [0, scale, height + drop - scale * rows]]
     )
-    size = (width, height)
-    person = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    alpha = cv2.warpAffine(matte, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
-    room, _ = warp(background, np.zeros(background.shape[:2], np.uint8), height, width, rng, cover_only=True)
+    person = move(image, matrix, height, width)
+    alpha = move(matte, matrix, height, width, border=cv2.BORDER_CONSTANT)
+    weight = alpha[..., None].astype(np.float32) / 255
+    mixed = person * weight + room_for(background, height, width, rng) * (1 - weight)
+    return np.round(mixed).astype(np.uint8), alpha
+
+
+def room_for(background: Array, height: int, width: int, rng: np.random.Generator) -> Array:
+    """A crop of a background, sometimes out of focus, sometimes lit otherwise."""
+    nobody = np.zeros(background.shape[:2], np.uint8)
+    room, _ = warp(background, nobody, height, width, rng=rng, cover_only=True)
     if rng.random() < 0.5:  # lenses blur what is far
-        room = cv2.GaussianBlur(room, (0, 0), rng.uniform(0.5, 3.0))
+        room = cv2.GaussianBlur(room, (0, 0), rng.uniform(0.5, 3.0)).astype(np.uint8)
     if rng.random() < 0.5:  # and rooms are lit otherwise than studios
         gain = rng.uniform(0.5, 1.2) * (1 + rng.normal(0, 0.08, 3))
         room = np.clip(room * gain, 0, 255).astype(np.uint8)
-    weight = alpha[..., None].astype(np.float32) / 255
-    mixed = person * weight + room * (1 - weight)
-    return np.round(mixed).astype(np.uint8), alpha.astype(np.uint8)
+    return room
 
 
 def photometric(image: Array, rng: np.random.Generator) -> Array:
@@ -122,5 +168,7 @@ def photometric(image: Array, rng: np.random.Generator) -> Array:
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])
-        image = cv2.imdecode(packed, cv2.IMREAD_COLOR).astype(np.uint8)
+        unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        assert unpacked is not None  # what OpenCV packed it unpacks
+        image = unpacked.astype(np.uint8)
     return image

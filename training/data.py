@@ -1,10 +1,12 @@
 """Training samples: sets read into memory, drawn by weight, augmented, with their boundary targets.
 
-Sample i of a run depends only on (seed, i), so a resumed run sees exactly the samples it would have seen.
+Sample i of an iteration depends only on (seed, iteration, i): neither on the samples before it nor on how
+many processes make them. So the iteration is the data cursor, and a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
+import signal
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,109 +19,187 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from banet_stream.errors import InputError, UsageError
 from banet_stream.network import MEAN, STD
 
 from . import augment, targets
 
 Array = NDArray[np.uint8]
+Batch = tuple[Tensor, Tensor, Tensor]  # image, matte, boundary
+
+# The one set whose pictures hold no person, and hence need no mattes.
+BACKGROUNDS = "backgrounds"
+PICTURES = ("jpg", "jpeg")
 
 
 @dataclass(frozen=True)
 class Pair:
     """One picture and its matte, still compressed (a set of thousands stays below 100 MB in memory)."""
 
-    key: str
+    key: str  # the tar's name and the picture's
     image: bytes
-    matte: bytes | None
+    matte: bytes | None  # None: nobody is in the picture
 
     def decode(self) -> tuple[Array, Array]:  # [H, W, 3] uint8 RGB, [H, W] uint8 (255 = person)
-        image = cv2.imdecode(np.frombuffer(self.image, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = unpack(self.image, cv2.IMREAD_COLOR_RGB)
         if image is None:
-            raise ValueError(f"{self.key}: the picture can't be decoded")
+            raise InputError(f"{self.key}: the picture can't be decoded")
         if self.matte is None:
             return image, np.zeros(image.shape[:2], np.uint8)
-        matte = cv2.imdecode(np.frombuffer(self.matte, np.uint8), cv2.IMREAD_GRAYSCALE)
-        if matte is None or matte.shape != image.shape[:2]:
-            found = (
-                "can't be decoded" if matte is None else f"is {matte.shape}, the picture {image.shape[:2]}"
+        matte = unpack(self.matte, cv2.IMREAD_GRAYSCALE)
+        if matte is None:
+            raise InputError(f"{self.key}: the matte can't be decoded")
+        if matte.shape != image.shape[:2]:
+            raise InputError(
+                f"{self.key}: the matte is {list(matte.shape)}, the picture {list(image.shape[:2])}"
             )
-            raise ValueError(f"{self.key}: the matte {found}")
         return image, matte
 
 
-def read_tar(path: Path) -> list[Pair]:
-    """A WebDataset tar: KEY.jpg with KEY.png (the matte); without one the picture holds no person."""
+def unpack(content: bytes, flags: int) -> Array | None:
+    """None where the bytes are no whole picture."""
+    if not content:
+        return None  # OpenCV raises on these
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    return None if picture is None else picture.astype(np.uint8, copy=False)
+
+
+def read_tar(path: Path, *, mattes: bool = True) -> list[Pair]:
+    """A WebDataset tar: KEY.jpg with KEY.png (the matte), sorted by key.
+
+    Args:
+        path: the tar.
+        mattes: every picture must have one; without, the pictures hold nobody and must have none.
+
+    Raises:
+        InputError: when the tar can't be read, holds no picture, or a matte is missing (or is one too many).
+    """
     files: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            content = tar.extractfile(member)
-            if content is not None:
-                key, _, suffix = Path(member.name).name.rpartition(".")
-                files.setdefault(key, {})[suffix.lower()] = content.read()
-    pairs = [Pair(k, f["jpg"], f.get("png")) for k, f in sorted(files.items()) if "jpg" in f]
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content is not None:
+                    key, _, suffix = Path(member.name).name.rpartition(".")
+                    files.setdefault(key, {})[suffix.lower()] = content.read()
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"{path}: can't be read as a tar ({error})") from error
+    pairs = []
+    for key, found in sorted(files.items()):
+        image = next((found[suffix] for suffix in PICTURES if suffix in found), None)
+        if image is None:
+            continue
+        if mattes != ("png" in found):
+            wrong = "has no matte" if mattes else "has a matte, but this set must hold no person"
+            raise InputError(f"{path}: {key}.jpg {wrong} ({key}.png)")
+        pairs.append(Pair(f"{path.name}: {key}", image, found.get("png")))
     if not pairs:
-        raise ValueError(f"{path}: holds no .jpg")
+        raise InputError(f"{path}: holds no .jpg")
     return pairs
 
 
-class Samples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Batches for iterations [start, stop): image [B, 3, H, W], matte [B, 1, H, W], boundary [B, 1, H, W]."""
+class Samples(IterableDataset[Batch]):
+    """Batches for the iterations of ``span``: image [B, 3, H, W], matte [B, 1, H, W], boundary [B, 1, H, W].
+
+    Args:
+        root: folder of the tars, among them backgrounds.tar.
+        weights: set name -> how often it is drawn (any scale).
+        batch: samples per iteration.
+        shapes: the crop of an iteration.
+        span: iterations to make batches for.
+        seed: of everything random here.
+
+    Raises:
+        UsageError: when no set is named.
+        InputError: when a tar is missing or wrong.
+    """
 
     def __init__(
         self,
         root: Path,
         weights: Mapping[str, float],
+        *,
         batch: int,
         shapes: augment.Shapes,
         span: range,
         seed: int,
     ) -> None:
-        self.sets = {name: read_tar(root / f"{name}.tar") for name in weights}
-        self.backgrounds = read_tar(root / "backgrounds.tar")
+        if not weights or min(weights.values()) < 0 or not sum(weights.values()):
+            raise UsageError(f"--sets: needs sets with weights of 0 or more, got {dict(weights)}")
+        wanted = {name: root / f"{name}.tar" for name in (*weights, BACKGROUNDS)}
+        missing = [str(path) for path in wanted.values() if not path.is_file()]
+        if missing:
+            raise InputError(f"--data {root}: there is no {', '.join(missing)}")
+        self.sets = {name: read_tar(path, mattes=name != BACKGROUNDS) for name, path in wanted.items()}
         total = sum(weights.values())
-        self.names, self.chances = list(weights), [w / total for w in weights.values()]
+        self.names, self.chances = list(weights), [weight / total for weight in weights.values()]
         self.batch, self.shapes, self.span, self.seed = batch, shapes, span, seed
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        cv2.setNumThreads(0)
+    def __iter__(self) -> Iterator[Batch]:
+        cv2.setNumThreads(0)  # the processes are the parallelism
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for iteration in self.span[first::step]:
-            height, width = self.shapes(np.random.default_rng((self.seed, iteration)), iteration)
-            samples = [self.sample(iteration, i, height, width) for i in range(self.batch)]
-            images, mattes, boundaries = (np.stack(column) for column in zip(*samples, strict=True))
-            yield to_input(images), to_unit(mattes), to_unit(boundaries)
+            yield self.make(iteration)
+
+    def make(self, iteration: int) -> Batch:
+        """The batch of one iteration."""
+        # numpy pads seeds with zeros: (seed, iteration) would repeat (seed, iteration, 0).
+        height, width = self.shapes(np.random.default_rng((self.seed, iteration, 0)), iteration)
+        samples = [self.sample(iteration, i, height, width) for i in range(self.batch)]
+        images, mattes, boundaries = (np.stack(column) for column in zip(*samples, strict=True))
+        return to_input(images), to_unit(mattes), to_unit(boundaries)
 
     def sample(self, iteration: int, index: int, height: int, width: int) -> tuple[Array, Array, Array]:
-        rng = np.random.default_rng((self.seed, iteration, index))
+        """Image [H, W, 3], matte [H, W] and boundary [H, W], all uint8."""
+        rng = np.random.default_rng((self.seed, iteration, index + 1))
         name = self.names[rng.choice(len(self.names), p=self.chances)]
         image, matte = pick(self.sets[name], rng).decode()
-        if name == "backgrounds":
-            image, matte = augment.warp(image, matte, height, width, rng)
-        elif name == "studio-train" or rng.random() < augment.COMPOSITE_CHANCE[name]:
-            background, _ = pick(self.backgrounds, rng).decode()
-            image, matte = augment.composite(image, matte, background, height, width, rng)
+        if name != BACKGROUNDS and rng.random() < augment.composite_chance(name):
+            room, _ = pick(self.sets[BACKGROUNDS], rng).decode()
+            image, matte = augment.composite(image, matte, room, height, width, rng=rng)
         else:
-            image, matte = augment.warp(image, matte, height, width, rng)
-        image = augment.photometric(image, rng)
-        return image, matte, targets.boundary(matte)
+            image, matte = augment.warp(image, matte, height, width, rng=rng)
+        return augment.photometric(image, rng), matte, targets.boundary(matte)
 
 
 def pick(pairs: list[Pair], rng: np.random.Generator) -> Pair:
     return pairs[rng.integers(len(pairs))]
 
 
-def to_input(
-    images: Array,
-) -> Tensor:  # [B, H, W, 3] uint8 RGB -> [B, 3, H, W] normalised, channels-last memory
+def to_input(images: Array) -> Tensor:
+    """[B, H, W, 3] uint8 RGB -> [B, 3, H, W] float32, normalised, in channels-last memory."""
     mean, std = torch.tensor(MEAN) * 255, torch.tensor(STD) * 255
     return ((torch.from_numpy(images) - mean) / std).permute(0, 3, 1, 2)
 
 
-def to_unit(maps: Array) -> Tensor:  # [B, H, W] uint8 -> [B, 1, H, W] float32 in 0..1
+def to_unit(maps: Array) -> Tensor:
+    """[B, H, W] uint8 -> [B, 1, H, W] float32 in 0..1."""
     return torch.from_numpy(maps).unsqueeze(1) / 255
 
 
-def loader(samples: Samples, workers: int) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Whole batches, in order, made by ``workers`` processes."""
-    return DataLoader(samples, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+def batches(samples: Samples, *, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+    """Whole batches, in order, made by ``workers`` processes (0: by this one).
+
+    Raises:
+        InputError: when a picture or its matte is damaged; the message names it.
+    """
+    loader = DataLoader(
+        samples,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_parent,
+    )
+    try:
+        yield from loader
+    except InputError as error:  # from a worker it comes with that process's whole traceback as its text
+        raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from error
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C reaches a terminal's whole process group; the parent finishes its iteration and ends us."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,177 @@
+"""The model card: what a model is, what it learnt from, how well it does, and what one may do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import augment, checkpoint, losses
+from .evaluate import VALIDATION
+
+PSEUDO = "**pseudo-labels**: soft mattes that RobustVideoMatting's program put out"
+# What the sets are and where their labels come from.
+SETS = {
+    "portraits-train": "selfies, portraits, upper bodies (PicsArt hackathon set); masks by hand",
+    "fashion-train": "full-body street fashion (bearpaw/clothing-co-parsing, Apache-2.0); masks by hand",
+    "people-train": (
+        "pedestrians, groups, portraits (VikramShenoy97/Human-Segmentation-Dataset); automatic masks, "
+        "some with holes or missed people"
+    ),
+    "studio-train": (
+        "upper bodies before a studio wall (VITON parses); automatic masks; only cut out and put before "
+        "other backgrounds"
+    ),
+    "video-frames": (
+        "frames of demonstration clips (LivePortrait, SadTalker, video-retalking, SAM 2, Intel "
+        f"sample-videos and others); {PSEUDO}"
+    ),
+    "fashion-soft": f"the unlabelled half of the fashion set; {PSEUDO}",
+    "portraits-unlabelled": "more of what portraits-train holds, without masks",
+    "backgrounds": (
+        "rooms, houses, streets, landscapes (house photos, Urban100, SUN Hays 80, COCO128); nobody in them"
+    ),
+}
+PSEUDO_LABELLED = frozenset(("video-frames", "fashion-soft"))
+
+TEMPLATE = """\
+# {name}
+
+BANet with {channels} channels ({parameters:,} parameters, detail stride {detail_stride}, T = {temperature:g}):
+a soft matte of the people in a picture, one picture at a time. From "Boundary-Aware Network for Fast
+and High-Accuracy Portrait Segmentation" (Chen, Qi, Shen); this is a new implementation with weights
+of its own, and reproduces none of the paper's figures.
+
+Weights: `{name}.safetensors`, float32: the averaged (EMA) weights after {iteration} of {iterations}
+iterations. Written, together with this card, by `python -m training.export CHECKPOINT --name {name}`.
+
+## Accuracy
+
+{pictures} pictures with hand-made masks that were never trained on (`portraits-val`). mIoU counts the
+pixels of all pictures together; the other columns are means over pictures. Boundary IoU after Cheng
+et al. 2021 (2 % of the diagonal), MAD and MSE of mattes in 0..1. Computed in float32 on a CPU.
+
+| what | size | mIoU % | mIoU per picture % | boundary IoU | MAD | MSE |
+|---|---|---|---|---|---|---|
+{measured}
+
+```
+{commands}
+```
+
+## What it learnt from
+
+| set | share | what |
+|---|---|---|
+{sets}
+{ancestry}
+Where people are cut out, they are put before pictures of `backgrounds`.
+
+## Recipe
+
+{recipe}
+
+## Use and limits
+
+Meant for taking people out of the background of webcam pictures, talking heads and portraits. Held objects
+count as person, as in the hand-made masks. Expect errors on several or small people, unusual poses, crowds,
+strong back light, and clothes that look like the room. Hair is softer than it is. Single pictures are judged
+above, not steadiness over time. It knows nothing of who is in a picture, and must not be used to decide
+anything about a person. How well it does for different groups of people has not been measured.
+
+## Rights
+
+The pictures it learnt from come from the web through public repositories. The rights of their
+photographers are mostly unstated: they were used as research data, and none of them is in this project.
+Whoever uses the weights beyond research should judge for themselves whether that suffices.{pseudo}
+"""
+PSEUDO_RIGHTS = """
+
+The mattes of {sets} are pseudo-labels: output of RobustVideoMatting,
+a GPL-3.0 program. None of its code or weights is here."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What ``training.evaluate`` found on the validation set."""
+
+    size: int
+    product: bool  # Matter.alpha, not the network alone
+    pictures: int
+    numbers: Mapping[str, float]
+
+    def row(self) -> str:
+        n = self.numbers
+        what = "the product (`Matter.alpha`)" if self.product else "the network alone"
+        return (
+            f"| {what} | {self.size} | {n['miou']:.2f} | {n['miou_per_picture']:.2f} "
+            f"| {n['boundary_iou']:.3f} | {n['mad']:.4f} | {n['mse']:.4f} |"
+        )
+
+    def command(self, name: str) -> str:
+        product = " --product" if self.product else ""
+        return (
+            f"python -m training.evaluate --model {name} --data ../shared/data/{VALIDATION} "
+            f"--size {self.size}{product}"
+        )
+
+
+def text(name: str, state: checkpoint.State, measured: Sequence[Measurement]) -> str:
+    """The card of a checkpoint's averaged weights, in Markdown."""
+    config = state["config"]
+    seen = checkpoint.sets_seen(state)
+    pseudo = [f"`{s}`" for s in seen if s in PSEUDO_LABELLED]
+    return TEMPLATE.format(
+        name=name,
+        **{key: config[key] for key in ("channels", "detail_stride", "temperature", "iterations")},
+        iteration=state["iteration"],
+        parameters=sum(p.numel() for p in checkpoint.build_network(config).parameters()),
+        pictures=measured[0].pictures,
+        measured="\n".join(m.row() for m in measured),
+        commands="\n".join(m.command(name) for m in measured),
+        sets=set_rows(config["sets"]),
+        ancestry=ancestry(state),
+        recipe=recipe(config),
+        pseudo=PSEUDO_RIGHTS.format(sets=" and ".join(pseudo)) if pseudo else "",
+    )
+
+
+def set_rows(sets: Mapping[str, float]) -> str:
+    total = sum(sets.values())
+    return "\n".join(
+        f"| {name} | {100 * share / total:.0f} % | {describe(name)} |" for name, share in sets.items()
+    )
+
+
+def describe(name: str) -> str:
+    return SETS.get(name, "not described in the card's sources: say what it is and whose before shipping")
+
+
+def ancestry(state: checkpoint.State) -> str:
+    """The runs this one started from, and what they had seen."""
+    lines = []
+    for a in state.get("ancestors", []):
+        sets = ", ".join(a["sets"]) or "sets unknown"
+        lines.append(f"It started from the weights of `{a['init']}` (iteration {a['iteration']}; {sets}).")
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def recipe(config: Mapping[str, Any]) -> str:
+    chances = ", ".join(
+        f"{name} {100 * augment.composite_chance(name):.0f} %"
+        for name in config["sets"]
+        if augment.composite_chance(name)
+    )
+    sides = f"{config['size_start']}^2 growing to {config['size_end']}^2"
+    aspects = f"{augment.ASPECTS[0]:g} to {augment.ASPECTS[-1]:g}"
+    return f"""\
+- Crops of {sides} pixels (full size for the last third), aspects {aspects}, batches of {config["batch"]}.
+- Augmentation: scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
+  contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
+- People cut out and put before other backgrounds: {chances or "none"}.
+- Losses: {losses.SEGMENTATION_WEIGHT} x binary cross-entropy of the matte (eq. 3)
+  + {losses.BOUNDARY_WEIGHT} x that of the boundary attention map (eq. 4) against Canny edges dilated by eq. (1).
+  The paper's refine loss (eq. 5-7), and with it stage two, is not in it.
+- AdamW, weight decay {config["weight_decay"]:g} on kernels; one cycle to {config["max_rate"]:g}: cosine up for the first
+  {100 * config["warm_up"]:.0f} %, cosine down after, beta 1 between 0.95 and 0.85 against it; gradients cut at length 1;
+  averaged weights with decay {config["ema_decay"]:g}; bfloat16 autocast; {config["iterations"]} iterations; seed {config["seed"]}."""

@@ -1,0 +1,99 @@
+"""A checkpoint becomes a model of the package: weights and model card, measured in the same breath.
+
+python -m training.export runs/banet64/checkpoint.pt --name banet64 --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from banet_stream.engines import WEIGHTS, load_network
+from banet_stream.errors import BanetStreamError, UsageError, WeightsError
+from banet_stream.matting import DEFAULT_SIZE as PRODUCT_SIZE
+
+from . import card, checkpoint, evaluate
+from .data import read_tar
+
+
+def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Path:
+    """Writes ``folder``/name.safetensors and name.md; returns the weights' path.
+
+    Args:
+        source: a checkpoint of ``training.train``; its averaged weights are taken.
+        name: what ``--model`` will call it.
+        root: folder with portraits-val.tar, which the card's figures are measured on.
+        folder: where shipped weights live.
+
+    Raises:
+        UsageError, WeightsError, InputError, OutputError: when one of them is not as it must be.
+    """
+    if not re.fullmatch(r"[a-z0-9_-]+", name):
+        raise UsageError(f"--name {name}: must be small letters, digits, - or _")
+    state = checkpoint.load(source)
+    pairs = read_tar(root / evaluate.VALIDATION)  # before anything is written
+    weights = folder / f"{name}.safetensors"
+    checkpoint.write_weights(weights, state)
+    refuse_difference(source, weights)
+    measured = []
+    for product, size in ((False, evaluate.DEFAULT_SIZE), (True, PRODUCT_SIZE)):
+        predict = evaluate.predictor(
+            str(weights), size=size, precision="float32", device="cpu", product=product
+        )
+        numbers = evaluate.summary(*evaluate.score(predict, pairs))
+        measured.append(card.Measurement(size, product, len(pairs), numbers))
+    evaluate.write(weights.with_suffix(".md"), card.text(name, state, measured).encode())
+    return weights
+
+
+def refuse_difference(source: Path, weights: Path) -> None:
+    """The file, read back as the product reads it, must compute what the checkpoint computes, to the bit.
+
+    Raises:
+        WeightsError: when it does not; the file is removed.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 3, 96, 160, generator=generator)
+    with torch.inference_mode():
+        wanted, found = checkpoint.network(source)(image), load_network(str(weights))(image)
+    if not all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True)):
+        weights.unlink()
+        raise WeightsError(f"{weights}: does not compute what {source} computes; removed")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt of training.train")
+    parser.add_argument("--name", default="banet64", help="of the model (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of the tars (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=WEIGHTS, help="where to write (default: the package's weights)"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; leaves through ``SystemExit`` with the error's exit code."""
+    options = parse(arguments)
+    try:
+        weights = export(options.checkpoint, name=options.name, root=options.data, folder=options.folder)
+    except BanetStreamError as error:
+        print(f"training.export: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(weights.with_suffix(".md").read_text())
+    print(f"wrote {weights} ({weights.stat().st_size / 2**20:.1f} MiB) and its card beside it")
+
+
+if __name__ == "__main__":
+    main()
