@@ -37,10 +37,10 @@ PSEUDO_LABELLED = frozenset(("video-frames", "fashion-soft"))
 TEMPLATE = """\
 # {name}
 
-BANet with {channels} channels ({parameters:,} parameters, detail stride {detail_stride}, T = {temperature:g}):
-a soft matte of the people in a picture, one picture at a time. From "Boundary-Aware Network for Fast
-and High-Accuracy Portrait Segmentation" (Chen, Qi, Shen); this is a new implementation with weights
-of its own, and reproduces none of the paper's figures.
+BANet with {channels} channels ({parameters:,} parameters, detail stride {detail_stride},
+T = {temperature:g}): a soft matte of the people in a picture, one picture at a time. From "Boundary-Aware
+Network for Fast and High-Accuracy Portrait Segmentation" (Chen, Qi, Shen); this is a new implementation
+with weights of its own, and reproduces none of the paper's figures.
 
 Weights: `{name}.safetensors`, float32: the averaged (EMA) weights after {iteration} of {iterations}
 iterations. Written, together with this card, by `python -m training.export CHECKPOINT --name {name}`.
@@ -162,16 +162,19 @@ def recipe(config: Mapping[str, Any]) -> str:
         for name in config["sets"]
         if augment.composite_chance(name)
     )
-    sides = f"{config['size_start']}^2 growing to {config['size_end']}^2"
+    c = config
+    sides = f"{c['size_start']}^2 growing to {c['size_end']}^2"
     aspects = f"{augment.ASPECTS[0]:g} to {augment.ASPECTS[-1]:g}"
+    segmentation, boundary = losses.SEGMENTATION_WEIGHT, losses.BOUNDARY_WEIGHT
     return f"""\
-- Crops of {sides} pixels (full size for the last third), aspects {aspects}, batches of {config["batch"]}.
+- Crops of {sides} pixels (full size for the last third), aspects {aspects}, batches of {c["batch"]}.
 - Augmentation: scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
 - People cut out and put before other backgrounds: {chances or "none"}.
-- Losses: {losses.SEGMENTATION_WEIGHT} x binary cross-entropy of the matte (eq. 3)
-  + {losses.BOUNDARY_WEIGHT} x that of the boundary attention map (eq. 4) against Canny edges dilated by eq. (1).
-  The paper's refine loss (eq. 5-7), and with it stage two, is not in it.
-- AdamW, weight decay {config["weight_decay"]:g} on kernels; one cycle to {config["max_rate"]:g}: cosine up for the first
-  {100 * config["warm_up"]:.0f} %, cosine down after, beta 1 between 0.95 and 0.85 against it; gradients cut at length 1;
-  averaged weights with decay {config["ema_decay"]:g}; bfloat16 autocast; {config["iterations"]} iterations; seed {config["seed"]}."""
+- Losses: {segmentation} x binary cross-entropy of the matte (eq. 3) + {boundary} x that of the boundary
+  attention map (eq. 4) against Canny edges dilated by eq. (1). The paper's refine loss (eq. 5-7), and with
+  it stage two, is not in it.
+- AdamW, weight decay {c["weight_decay"]:g} on kernels; one cycle to {c["max_rate"]:g}: cosine up for the
+  first {100 * c["warm_up"]:.0f} %, cosine down after, beta 1 between 0.95 and 0.85 against it; gradients cut
+  at length 1; averaged weights with decay {c["ema_decay"]:g}; bfloat16 autocast.
+- {c["iterations"]} iterations, seed {c["seed"]}."""

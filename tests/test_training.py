@@ -1,0 +1,333 @@
+"""Training's parts: targets, losses, metrics, sets, augmentation. Runs are in test_training_run.py."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from training_sets import TRAINED, jpg, person, png, room, write_sets, write_tar
+
+from banet_stream.errors import InputError, UsageError
+from banet_stream.network import BANet, BANetOutput
+from training import augment, data, losses, metrics, targets
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+def make_samples(root, *, seed=1, batch=3, span=range(8), weights=None):
+    shapes = augment.Shapes(64, 96, 8)
+    return data.Samples(root, weights or TRAINED, batch=batch, shapes=shapes, span=span, seed=seed)
+
+
+# Boundary targets
+
+
+@pytest.mark.parametrize(
+    ("columns", "kernel"),
+    [
+        (64, 6),  # 64 of 128 columns: K = 0.5 * 50 * 128 / 512 = 6.25
+        (96, 9),  # 0.75 * 12.5 = 9.375
+        (16, 3),  # 0.125 * 12.5 = 1.56, below what a dilation can do
+    ],
+)
+def test_boundary_is_as_wide_as_equation_1_says(columns, kernel):
+    matte = np.zeros((128, 128), np.uint8)
+    matte[:, :columns] = 255
+    band = np.flatnonzero(targets.boundary(matte)[64])
+    assert len(band) == kernel
+    assert abs(band.mean() - (columns - 0.5)) <= 1  # across the edge, not beside it
+
+
+def test_boundary_of_the_papers_size_takes_its_width_as_it_is():
+    matte = np.zeros((512, 512), np.uint8)
+    matte[:, :256] = 255
+    assert np.count_nonzero(targets.boundary(matte)[256]) == 25  # 0.5 * 50
+
+
+def test_boundary_is_hollow_inside_and_outside():
+    matte = np.zeros((128, 128), np.uint8)
+    matte[30:100, 30:100] = 255
+    band = targets.boundary(matte)
+    assert set(np.unique(band)) == {0, 255}
+    assert band[65, 30] == band[65, 99] == band[30, 65] == 255
+    assert band[65, 65] == band[5, 5] == band[125, 65] == 0
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_boundary_of_nobody_and_of_everybody_is_empty(value):
+    assert not targets.boundary(np.full((64, 96), value, np.uint8)).any()
+
+
+# Losses
+
+
+def test_losses_against_hand_worked_numbers():
+    logits = torch.tensor([[0.0, 2.0], [-2.0, 0.0]]).reshape(1, 1, 2, 2)
+    matte = torch.tensor([[1.0, 1.0], [0.0, 0.5]]).reshape(1, 1, 2, 2)
+    attention = torch.tensor([[[[1.0]]]])
+    boundary = torch.zeros(1, 1, 4, 4)
+    boundary[..., 0, :] = 1  # a quarter of the cell
+    output = BANetOutput(logits, torch.zeros(1), attention)
+    loss, terms = losses.total(output, matte, boundary)
+    # -log(1/2), -log(s(2)), -log(1 - s(-2)), -(log(1/2) + log(1/2)) / 2; log(1 + exp(-2)) = 0.126928
+    segmentation = (math.log(2) + 0.126928 + 0.126928 + math.log(2)) / 4
+    # s(1) = 0.731059: -0.25 log 0.731059 - 0.75 log 0.268941
+    attended = 0.25 * 0.313262 + 0.75 * 1.313262
+    assert terms["segmentation"].item() == pytest.approx(segmentation, abs=1e-5)
+    assert terms["boundary"].item() == pytest.approx(attended, abs=1e-5)
+    assert loss.item() == pytest.approx(0.6 * segmentation + 0.3 * attended, abs=1e-5)
+
+
+def test_loss_reaches_every_parameter(root):
+    image, matte, boundary = make_samples(root).make(0)
+    model = BANet(64)
+    loss, _ = losses.total(model(image), matte, boundary)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+# Metrics
+
+
+def test_mean_iou_hand_worked():
+    total = metrics.MeanIoU()
+    matte = np.array([[255, 255, 0, 0]], np.uint8)
+    # both masks hold 2 pixels of 4, one of them in common: IoU 1/3, and 1/3 for the rest
+    assert total.add(np.array([[0.9, 0.4, 0.5, 0.0]], np.float32), matte) == pytest.approx(100 / 3)
+    assert total.add(np.array([[1, 1, 0, 0]], np.float32), matte) == 100
+    # both pictures together: 3 in common of 5, for either class
+    assert total.value == pytest.approx(60)
+
+
+def test_mean_iou_leaves_out_a_class_that_is_nowhere():
+    empty = np.zeros((3, 3), np.uint8)
+    assert metrics.MeanIoU().add(np.zeros((3, 3), np.float32), empty) == 100
+    assert metrics.MeanIoU().add(np.ones((3, 3), np.float32), empty) == 0
+
+
+def random_pair(seed, shape=(40, 60)):
+    rng = np.random.default_rng(seed)
+    alpha = cv2.GaussianBlur(rng.random(shape, np.float32), (0, 0), 4)
+    alpha = (alpha - alpha.min()) / (alpha.max() - alpha.min())
+    noise = rng.normal(0, 0.1, shape).astype(np.float32)
+    return alpha, np.round(np.clip(alpha + cv2.GaussianBlur(noise, (0, 0), 1), 0, 1) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_against_sets_of_pixels(seed):
+    """The formulas once more, over Python sets of coordinates instead of arrays."""
+    alpha, matte = random_pair(seed)
+    every = set(np.ndindex(matte.shape))
+    truth = {p for p in every if matte[p] > 127}
+    found = {p for p in every if alpha[p] >= 0.5}
+    ious = [len(a & b) / len(a | b) for a, b in ((truth, found), (every - truth, every - found))]
+    assert metrics.MeanIoU().add(alpha, matte) == pytest.approx(50 * sum(ious))
+
+    width = round(0.02 * math.hypot(*matte.shape))  # 1
+    steps = [(y, x) for y in range(-width, width + 1) for x in range(-width, width + 1)]
+
+    def band(mask):
+        return {(r, c) for r, c in mask if any((r + y, c + x) not in mask for y, x in steps)}
+
+    a, b = band(truth), band(found)
+    assert metrics.boundary_iou(alpha, matte) == pytest.approx(len(a & b) / len(a | b))
+    errors = [float(alpha[p]) - int(matte[p]) / 255 for p in every]
+    assert metrics.mad(alpha, matte) == pytest.approx(math.fsum(map(abs, errors)) / len(errors))
+    assert metrics.mse(alpha, matte) == pytest.approx(math.fsum(e * e for e in errors) / len(errors))
+
+
+def test_boundary_iou_hand_worked():
+    # Diagonal 100, so the band is 2 wide. Truth 20 x 20: 400 - 16^2 = 144 pixels of band.
+    matte = np.zeros((60, 80), np.uint8)
+    matte[20:40, 20:40] = 255
+    assert metrics.boundary_iou(matte / np.float32(255), matte) == 1
+    grown = np.zeros((60, 80), np.float32)
+    grown[19:41, 19:41] = 1  # 22^2 - 18^2 = 160 of band; common to both: the ring 20^2 - 18^2 = 76
+    assert metrics.boundary_iou(grown, matte) == pytest.approx(76 / (144 + 160 - 76))
+    nobody = np.zeros((60, 80), np.float32)
+    assert metrics.boundary_iou(nobody, matte) == 0
+    assert metrics.boundary_iou(nobody, np.zeros((60, 80), np.uint8)) == 1
+
+
+# Sets
+
+
+def test_tar_is_read_in_order_of_keys(tmp_path):
+    image, mask = person(1)
+    files = {"b.jpg": jpg(image), "a.png": png(mask), "sub/a.JPEG": jpg(image), "b.png": png(mask)}
+    pairs = data.read_tar(write_tar(tmp_path / "set.tar", files | {"readme.txt": b"hello"}))
+    assert [p.key for p in pairs] == ["set.tar: a", "set.tar: b"]
+    rgb, matte = pairs[0].decode()
+    assert rgb.shape == (96, 72, 3)
+    assert rgb.dtype == matte.dtype == np.uint8
+    np.testing.assert_array_equal(matte, mask)
+    assert rgb[80, 36, 0] > 200 > rgb[80, 36, 2]  # red first
+
+
+def test_missing_matte_is_refused_and_named(tmp_path):
+    image, mask = person(1)
+    path = write_tar(
+        tmp_path / "set.tar", {"a.jpg": jpg(image), "a.png": png(mask), "lonely.jpg": jpg(image)}
+    )
+    with pytest.raises(InputError, match=r"set\.tar: lonely\.jpg has no matte"):
+        data.read_tar(path)
+
+
+def test_backgrounds_need_no_mattes_and_must_have_none(tmp_path):
+    path = write_tar(tmp_path / "rooms.tar", {"a.jpg": jpg(room(1))})
+    (pair,) = data.read_tar(path, mattes=False)
+    assert not pair.decode()[1].any()
+    path = write_tar(tmp_path / "rooms.tar", {"a.jpg": jpg(room(1)), "a.png": png(person(1)[1])})
+    with pytest.raises(InputError, match=r"a\.jpg has a matte"):
+        data.read_tar(path, mattes=False)
+
+
+def test_what_is_no_tar_is_refused(tmp_path):
+    (tmp_path / "text.tar").write_text("no tar at all")
+    for path, message in (
+        (tmp_path / "text.tar", r"text\.tar: can't be read as a tar"),
+        (tmp_path / "none.tar", r"none\.tar: can't be read as a tar"),
+        (write_tar(tmp_path / "empty.tar", {"readme.txt": b"hello"}), r"holds no \.jpg"),
+    ):
+        with pytest.raises(InputError, match=message):
+            data.read_tar(path)
+
+
+IMAGE, MASK = person(1)
+
+
+@pytest.mark.parametrize(
+    ("image", "matte", "message"),
+    [
+        (jpg(IMAGE)[:300], png(MASK), r"set\.tar: bad: the picture can't be decoded"),
+        (jpg(IMAGE)[:-20], png(MASK), r"set\.tar: bad: the picture can't be decoded"),
+        (b"", png(MASK), r"set\.tar: bad: the picture can't be decoded"),
+        (jpg(IMAGE), b"text", r"set\.tar: bad: the matte can't be decoded"),
+        (jpg(IMAGE), png(MASK[:50]), r"set\.tar: bad: the matte is \[50, 72\], the picture \[96, 72\]"),
+    ],
+)
+def test_damaged_picture_is_named(tmp_path, image, matte, message):
+    (pair,) = data.read_tar(write_tar(tmp_path / "set.tar", {"bad.jpg": image, "bad.png": matte}))
+    with pytest.raises(InputError, match=message):
+        pair.decode()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
+def test_damaged_picture_is_named_from_a_worker_too(root, workers):
+    samples = make_samples(root, weights={"portraits-train": 1})
+    samples.sets["portraits-train"] = [data.Pair("set.tar: bad", b"x", png(MASK))]
+    with pytest.raises(InputError) as caught:
+        list(data.batches(samples, workers=workers))
+    assert str(caught.value) == "set.tar: bad: the picture can't be decoded"
+
+
+def test_missing_sets_are_all_named(root):
+    with pytest.raises(InputError, match=r"--data .*there is no .*one\.tar, .*two\.tar"):
+        make_samples(root, weights={"one": 1, "portraits-train": 1, "two": 1})
+    with pytest.raises(UsageError, match="--sets"):
+        make_samples(root, weights={"portraits-train": 0})
+
+
+# Samples
+
+
+def test_batches_are_multiples_of_32_in_their_ranges(root):
+    for image, matte, boundary in data.batches(make_samples(root), workers=0):
+        n, _, height, width = image.shape
+        assert (n, height % 32, width % 32) == (3, 0, 0)
+        assert matte.shape == boundary.shape == (3, 1, height, width)
+        assert image.dtype == matte.dtype == torch.float32
+        assert image.is_contiguous(memory_format=torch.channels_last)
+        assert matte.min() >= 0
+        assert matte.max() <= 1
+        assert set(boundary.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_crops_grow_and_keep_their_area():
+    shapes = augment.Shapes(192, 320, 900)
+    for iteration, side in ((0, 192), (300, 256), (600, 320), (899, 320)):
+        for draw in range(40):
+            height, width = shapes(np.random.default_rng(draw), iteration)
+            assert (height % 32, width % 32) == (0, 0)
+            assert 0.75 < (height * width) ** 0.5 / side < 1.25
+
+
+def test_sample_depends_only_on_seed_iteration_and_index(root):
+    late = make_samples(root, span=range(5, 8)).make(6)
+    whole = list(data.batches(make_samples(root), workers=0))
+    for a, b in zip(whole[6], late, strict=True):
+        assert torch.equal(a, b)
+    smaller = make_samples(root, batch=1).make(6)
+    assert torch.equal(smaller[0], late[0][:1])
+    assert not torch.equal(make_samples(root, seed=2, batch=1).make(6)[1], smaller[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_change_nothing(root):
+    alone = list(data.batches(make_samples(root), workers=0))
+    shared = list(data.batches(make_samples(root), workers=2))
+    assert len(alone) == len(shared) == 8
+    for a, b in zip(alone, shared, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_crop_and_first_sample_draw_independently(root):
+    """numpy takes (1, 2) and (1, 2, 0) for the same seed; then the crop would decide the set."""
+    samples = make_samples(root, weights={"portraits-train": 0.5, "backgrounds": 0.5}, batch=1)
+    samples.shapes = augment.Shapes(192, 192, 8)
+    seen = set()
+    for iteration in range(40):
+        _, matte, _ = samples.make(iteration)
+        seen.add((matte.shape[-2] > matte.shape[-1], bool(matte.any())))
+    assert len(seen) == 4
+
+
+# Augmentation
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_warp_keeps_image_and_matte_aligned(seed):
+    _, mask = person(seed, rows=201 + seed, columns=155)
+    matte = cv2.GaussianBlur(mask, (9, 9), 0)
+    image, moved = augment.warp(np.dstack([matte] * 3), matte, 64, 96, rng=np.random.default_rng(seed))
+    assert image.shape == (64, 96, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(image[..., channel], moved)
+
+
+def test_warp_that_shrinks_lands_where_one_that_does_not_does():
+    """Pictures are halved before they shrink a lot; that must not shift them."""
+    image, mask = person(3, rows=301, columns=233)
+    matrix, scale = augment.similarity(301, 233, 96, 64, rng=np.random.default_rng(5), cover_only=True)
+    assert scale < 0.6
+    _, moved = augment.warp(image, mask, 96, 64, rng=np.random.default_rng(5), cover_only=True)
+    direct = augment.move(cv2.GaussianBlur(mask, (0, 0), 0.5), matrix, 96, 64)
+    centre = [np.argwhere(m >= 128).mean(0) for m in (moved, direct)]
+    assert np.abs(centre[0] - centre[1]).max() < 0.25
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_composite_mixes_exactly_by_its_matte(seed):
+    """White people before black rooms: what comes out is the matte itself."""
+    _, mask = person(seed, rows=150, columns=120)
+    white, black = np.full((150, 120, 3), 255, np.uint8), np.zeros((90, 160, 3), np.uint8)
+    image, matte = augment.composite(white, mask, black, 96, 128, rng=np.random.default_rng(seed))
+    assert matte.shape == (96, 128)
+    assert matte.any()
+    np.testing.assert_array_equal(image, np.dstack([matte] * 3))
+
+
+def test_photometric_keeps_shape_and_type_and_gives_no_constant():
+    image, _ = person(1)
+    for seed in range(30):
+        changed = augment.photometric(image, np.random.default_rng(seed))
+        assert changed.shape == image.shape
+        assert changed.dtype == np.uint8
+        assert changed.std() > 5

@@ -1,0 +1,420 @@
+"""Training runs end to end on tiny sets: learning, resuming, being killed, evaluating, exporting."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from training_sets import TRAINED, person, write_sets
+
+from banet_stream import Matter
+from banet_stream.engines import WEIGHTS, load_network
+from banet_stream.errors import (
+    BanetStreamError,
+    InputError,
+    Interrupted,
+    OutputError,
+    UsageError,
+    WeightsError,
+)
+from banet_stream.network import BANet
+from training import card, checkpoint, data, evaluate, export, train
+
+REPOSITORY = Path(__file__).parent.parent
+REAL_VALIDATION = REPOSITORY.parent / "shared" / "data" / "portraits-val.tar"
+FORKED = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+def configure(root, out, **changes):
+    small = {
+        "data": str(root),
+        "out": str(out),
+        "iterations": 8,
+        "batch": 2,
+        "size_start": 64,
+        "size_end": 64,
+        "workers": 0,
+        "log_every": 2,
+        "save_every": 3,
+        "evaluate_every": 1000,
+        "sets": TRAINED,
+    }
+    return train.Config(**small | changes)
+
+
+def flatten(value, name=""):
+    """Every leaf of a checkpoint by its path."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flatten(part, f"{name}/{key}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for i, part in enumerate(value) for k, v in flatten(part, f"{name}/{i}").items()}
+    return {name: value}
+
+
+def assert_same_state(a, b):
+    """Two checkpoints hold the same training, to the bit."""
+    names = ("iteration", "model", "ema", "optimiser", "schedule", "ancestors")
+    a, b = (flatten({n: checkpoint.load(path)[n] for n in names}) for path in (a, b))
+    assert a.keys() == b.keys()
+    differing = [
+        n for n in a if not (torch.equal(a[n], b[n]) if isinstance(a[n], torch.Tensor) else a[n] == b[n])
+    ]
+    assert not differing
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """An uninterrupted run of eight iterations."""
+    out = tmp_path_factory.mktemp("whole")
+    train.train(configure(root, out))
+    return out
+
+
+def test_it_learns(root, tmp_path):
+    train.train(configure(root, tmp_path, iterations=60, batch=4, max_rate=5e-3, log_every=10, ema_decay=0.9))
+    found = [line["segmentation"] for line in lines(tmp_path) if "segmentation" in line]
+    assert found[-1] < 0.6 * found[0]
+    assert lines(tmp_path)[-1]["miou"] > 60  # a blank matte has below 50
+
+
+@FORKED
+def test_it_is_deterministic_whatever_the_workers(root, whole, tmp_path):
+    train.train(configure(root, tmp_path, workers=1))
+    assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+    losses = [[line for line in lines(out) if line.pop("seconds", 1)] for out in (whole, tmp_path)]
+    assert losses[0] == losses[1]
+
+
+def test_seed_matters(root, whole, tmp_path):
+    train.train(configure(root, tmp_path, seed=2))
+    with pytest.raises(AssertionError):
+        assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+
+
+def test_checkpoint_has_the_promised_format(whole):
+    state = checkpoint.load(whole / "checkpoint.pt")
+    assert set(state) == {*checkpoint.REQUIRED, "ancestors"}
+    assert state["iteration"] == 8
+    assert set(state["config"]) == {f.name for f in dataclasses.fields(train.Config)}
+    assert not list(whole.glob("*.part"))
+
+
+def interrupt_at(monkeypatch, iteration, number=signal.SIGINT):
+    step = train.Run.step
+
+    def interrupted(run, batch):
+        terms = step(run, batch)
+        if run.iteration == iteration:
+            os.kill(os.getpid(), number)
+        return terms
+
+    monkeypatch.setattr(train.Run, "step", interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_saves_and_goes_on_as_if_nothing_had_been(root, whole, tmp_path, monkeypatch, number):
+    config = configure(root, tmp_path)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, number)
+        with pytest.raises(Interrupted, match="stopped at iteration 5"):
+            train.train(config)
+    assert signal.getsignal(number) is before
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] == 5
+    train.train(config)
+    assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+
+
+def test_time_limit_saves_evaluates_and_goes_on(root, whole, tmp_path, capsys):
+    for iteration in (1, 2):
+        train.train(configure(root, tmp_path, limit_minutes=1e-9))
+        assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] == iteration
+        assert "miou" in lines(tmp_path)[-1]
+    train.train(configure(root, tmp_path))
+    assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+    capsys.readouterr()
+    train.train(configure(root, tmp_path))
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_mean_losses_are_of_what_was_summed(root, whole, tmp_path):
+    """A run that goes on in the middle of a log interval has fewer terms to average."""
+    train.train(configure(root, tmp_path, limit_minutes=1e-9))
+    train.train(configure(root, tmp_path))
+    first = {line["iteration"]: line for line in lines(whole) if "rate" in line}
+    second = {line["iteration"]: line for line in lines(tmp_path) if "rate" in line}
+    assert first.keys() == second.keys() == {2, 4, 6, 8}
+    assert second[2]["segmentation"] == pytest.approx(first[2]["segmentation"], rel=0.5)
+    assert second[4]["segmentation"] == first[4]["segmentation"]
+
+
+def test_kill_9_and_the_same_command_goes_on(root, whole, tmp_path):
+    changes = {f.name: getattr(configure(root, tmp_path), f.name) for f in dataclasses.fields(train.Config)}
+    sets = json.dumps(changes.pop("sets"))
+    changes["log_every"], changes["workers"] = 1, 1
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in changes.items()]
+    command = [sys.executable, "-m", "training.train", *words, "--sets", sets]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+    def start():
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
+
+    with start() as first:
+        deadline = time.monotonic() + 60
+        while '"iteration": 5' not in (tmp_path / "log.jsonl").read_text() if lines_exist(tmp_path) else True:
+            assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        first.kill()
+    assert first.returncode == -signal.SIGKILL
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] in (3, 6)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"iteration": 7, "segm')  # cut off in the middle of a line
+    (tmp_path / "checkpoint.part").write_bytes(b"and of a checkpoint")
+    with start() as second:
+        printed = second.communicate(timeout=60)[0]
+    assert second.returncode == 0
+    assert "resumed at iteration" in printed
+    assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+    assert [line["iteration"] for line in lines(tmp_path) if "rate" in line] == list(range(1, 9))
+
+
+def lines_exist(out):
+    return (out / "log.jsonl").exists()
+
+
+def test_another_configuration_is_refused_field_by_field(root, whole):
+    before = (whole / "checkpoint.pt").read_bytes()
+    changed = configure(root, whole, batch=3, max_rate=1e-3, sets={"portraits-train": 1.0})
+    with pytest.raises(UsageError) as caught:
+        train.train(changed)
+    for words in ("batch was 2, is 3", "max_rate was 0.002, is 0.001", "sets was", "--init"):
+        assert words in str(caught.value)
+    assert "seed" not in str(caught.value)
+    assert (whole / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": "nowhere"}, InputError, r"--data nowhere: there is no .*portraits-train\.tar"),
+        ({"sets": {"portraits-tain": 1.0}}, InputError, r"there is no .*portraits-tain\.tar"),
+        ({"batch": 0}, UsageError, "--batch: must be 1 or more, got 0"),
+        ({"size_start": 32}, UsageError, "--size_start, --size_end: must be 64 or more"),
+        ({"ema_decay": 1.0}, UsageError, "--ema_decay: must be at least 0 and below 1"),
+        ({"device": "abacus"}, BanetStreamError, "--device abacus"),
+        ({"init": "nothing.pt"}, WeightsError, r"nothing\.pt: can't be read as a checkpoint"),
+        ({"init": "nothing"}, WeightsError, "neither a shipped model"),
+        ({"channels": 60}, UsageError, "channels must be a multiple of 8"),
+    ],
+)
+def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        train.train(configure(root, tmp_path, **change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_line_errors_are_one_line_and_an_exit_code(root, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert caught.value.code == InputError.exit_code
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        train.main(["--sets", "[1]"])
+    assert "must be JSON like" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_damaged_checkpoint_is_refused_and_kept(root, tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    if content is None:
+        torch.save({"model": {}}, path)
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
+        train.train(configure(root, tmp_path))
+    assert path.read_bytes() == before
+
+
+def test_divergence_ends_the_run_before_it_is_saved(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "to_input", lambda images: torch.full((2, 3, 64, 64), float("nan")))
+    with pytest.raises(BanetStreamError, match="iteration 1: the gradients are no numbers"):
+        train.train(configure(root, tmp_path))
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_average_follows_weights_and_running_statistics():
+    torch.manual_seed(0)
+    ema, model = BANet(64), BANet(64)
+    before = {k: v.clone() for k, v in ema.state_dict().items()}
+    model.semantic.stem[1].num_batches_tracked += 7
+    train.update_ema(ema, model, 0.75)
+    after, current = ema.state_dict(), model.state_dict()
+    for name in ("head.weight", "semantic.stem.1.running_mean", "semantic.stem.1.running_var"):
+        torch.testing.assert_close(after[name], 0.75 * before[name] + 0.25 * current[name])
+    assert after["semantic.stem.1.num_batches_tracked"] == 7
+
+
+# Going on from weights
+
+
+def test_init_starts_from_averaged_weights_and_remembers_where_they_come_from(root, whole, tmp_path):
+    first = whole / "checkpoint.pt"
+    config = configure(root, tmp_path / "a", init=str(first), batch=3, sets={"portraits-train": 1.0})
+    run = train.Run(config)
+    wanted = checkpoint.load(first)["ema"]
+    assert all(torch.equal(v, wanted[k]) for k, v in run.model.state_dict().items())
+    assert run.iteration == 0
+    train.train(config)
+    state = checkpoint.load(tmp_path / "a" / "checkpoint.pt")
+    assert state["ancestors"] == [{"init": "checkpoint.pt", "iteration": 8, "sets": TRAINED}]
+    assert checkpoint.sets_seen(state) == ["portraits-train", "studio-train", "backgrounds"]
+    weights = tmp_path / "w.safetensors"
+    checkpoint.write_weights(weights, state)
+    (found,) = checkpoint.ancestors(str(weights))
+    assert list(found["sets"]) == checkpoint.sets_seen(state)
+    assert "started from the weights of `checkpoint.pt` (iteration 8; " in card.ancestry(state)
+
+
+# Evaluating
+
+
+def test_train_and_evaluate_agree(root, whole):
+    """The run's own log, the command on its checkpoint, and a plain loop over the network."""
+    pairs = data.read_tar(root / "portraits-val.tar")
+    path = str(whole / "checkpoint.pt")
+    predict = evaluate.predictor(path, size=320, precision="float32", device="cpu", product=False)
+    numbers = evaluate.summary(*evaluate.score(predict, pairs))
+    logged = lines(whole)[-1]
+    assert numbers["miou"] == pytest.approx(logged["miou"], abs=0.01)
+    assert numbers["miou_per_picture"] == pytest.approx(logged["miou_per_picture"], abs=0.01)
+
+
+def test_product_is_what_matter_computes(root, whole, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    checkpoint.write_weights(weights, checkpoint.load(whole / "checkpoint.pt"))
+    rgb, _ = person(7)
+    wanted = Matter(str(weights), device="cpu", precision="float32", size=128).alpha(rgb)
+    for model in (weights, whole / "checkpoint.pt"):
+        predict = evaluate.predictor(str(model), size=128, precision="float32", device="cpu", product=True)
+        np.testing.assert_array_equal(predict(rgb), wanted)
+
+
+def test_evaluate_command_writes_report_and_sheet(root, whole, tmp_path, capsys):
+    report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
+    words = ["--model", str(whole / "checkpoint.pt"), "--data", str(root / "portraits-val.tar")]
+    evaluate.main([*words, "--size", "96", "--json", str(report), "--sheet", str(sheet)])
+    facts = json.loads(report.read_text())
+    assert facts["miou"] == pytest.approx(
+        float(capsys.readouterr().out.split("miou ")[1].split()[0]), abs=1e-4
+    )
+    assert len(facts["pictures"]) == 3
+    for name in ("boundary_iou", "mad", "mse"):
+        assert facts[name] == pytest.approx(np.mean([p[name] for p in facts["pictures"]]))
+    picture = cv2.imread(str(sheet))
+    assert picture.shape == (220, 3 * 3 * 150, 3)  # 72 x 96 shown 200 high
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main([*words, "--product", "--size", "8"])
+    assert caught.value.code == UsageError.exit_code
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main([*words, "--json", str(tmp_path)])
+    assert caught.value.code == OutputError.exit_code
+
+
+def test_worst_come_first():
+    scores = [evaluate.Score(str(i), miou, 0, 0, 0) for i, miou in enumerate((90.0, 50.0, 70.0))]
+    assert [s.miou for s in evaluate.worst(scores, 2)] == [50, 70]
+
+
+# Exporting
+
+
+def test_export_round_trip(root, whole, tmp_path):
+    weights = export.export(whole / "checkpoint.pt", name="tiny", root=root, folder=tmp_path)
+    state = checkpoint.load(whole / "checkpoint.pt")
+    found = load_network(str(weights)).state_dict()
+    assert found.keys() == state["ema"].keys()
+    assert all(torch.equal(found[k], v) for k, v in state["ema"].items())
+    with safe_open(weights, "pt") as file:
+        facts = file.metadata()
+    assert facts | {"sets": ""} == {
+        "channels": "64",
+        "detail_stride": "2",
+        "temperature": "4.0",
+        "iteration": "8",
+        "sets": "",
+    }
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.md", "tiny.safetensors"]
+
+
+def test_card_names_sets_rights_recipe_and_measurements(root, whole, tmp_path):
+    export.export(whole / "checkpoint.pt", name="tiny", root=root, folder=tmp_path)
+    text = (tmp_path / "tiny.md").read_text()
+    for words in (*TRAINED, "80 %", "612,130 parameters", "8 of 8", "| the network alone | 320 |", "eq. (1)"):
+        assert words in text
+    assert "research data" in text
+    assert "RobustVideoMatting" not in text  # none of these sets has its labels
+    command = next(line for line in text.splitlines() if line.startswith("python -m training.evaluate"))
+    options = evaluate.parse(command.split()[3:])
+    assert (options.model, options.size, options.product) == ("tiny", 320, False)
+
+
+def test_card_of_the_shipped_recipe_describes_every_set(whole):
+    state = checkpoint.load(whole / "checkpoint.pt")
+    state["config"]["sets"] = train.Config().sets
+    measured = card.Measurement(320, False, 3, dict.fromkeys(("miou", "miou_per_picture"), 1.0) | NUMBERS)
+    text = card.text("banet64", state, [measured])
+    assert all(f"| {name} |" in text for name in train.Config().sets)
+    assert "not described" not in text
+    assert "`video-frames` and `fashion-soft` are pseudo-labels: output of RobustVideoMatting" in text
+
+
+NUMBERS = {"boundary_iou": 0.5, "mad": 0.1, "mse": 0.1}
+
+
+def test_export_refuses_before_it_writes(root, whole, tmp_path):
+    with pytest.raises(UsageError, match="--name"):
+        export.export(whole / "checkpoint.pt", name="../x", root=root, folder=tmp_path)
+    with pytest.raises(InputError, match=r"portraits-val\.tar"):
+        export.export(whole / "checkpoint.pt", name="x", root=tmp_path, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_compute_something_else_are_refused(whole, tmp_path):
+    state = checkpoint.load(whole / "checkpoint.pt")
+    state["ema"]["head.bias"] = state["ema"]["head.bias"] + 1
+    checkpoint.write_weights(tmp_path / "x.safetensors", state)
+    with pytest.raises(WeightsError, match="does not compute"):
+        export.refuse_difference(whole / "checkpoint.pt", tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not REAL_VALIDATION.exists(), reason="the validation pictures are not on this machine")
+@pytest.mark.skipif(not (WEIGHTS / "banet64.md").exists(), reason="no trained banet64 is here yet")
+def test_shipped_weights_are_as_good_as_promised():
+    """At least 91 % mIoU on pictures never trained on, as the product computes it."""
+    pairs = data.read_tar(REAL_VALIDATION)
+    for product, size in ((False, 320), (True, 512)):
+        predict = evaluate.predictor("banet64", size=size, precision="float32", device="cpu", product=product)
+        assert evaluate.summary(*evaluate.score(predict, pairs))["miou"] >= 91
