@@ -36,6 +36,15 @@ REAL_VALIDATION = REPOSITORY.parent / "shared" / "data" / "portraits-val.tar"
 FORKED = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Pictures this small gain nothing from more, and a busy machine loses by them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return write_sets(tmp_path_factory.mktemp("sets"))
@@ -91,7 +100,7 @@ def whole(root, tmp_path_factory):
 
 
 def test_it_learns(root, tmp_path):
-    train.train(configure(root, tmp_path, iterations=60, batch=4, max_rate=5e-3, log_every=10, ema_decay=0.9))
+    train.train(configure(root, tmp_path, iterations=30, max_rate=1e-2, log_every=5, ema_decay=0.8))
     found = [line["segmentation"] for line in lines(tmp_path) if "segmentation" in line]
     assert found[-1] < 0.6 * found[0]
     assert lines(tmp_path)[-1]["miou"] > 60  # a blank matte has below 50
@@ -105,10 +114,11 @@ def test_it_is_deterministic_whatever_the_workers(root, whole, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_seed_matters(root, whole, tmp_path):
-    train.train(configure(root, tmp_path, seed=2))
-    with pytest.raises(AssertionError):
-        assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+def test_seed_decides_the_initial_weights(root, tmp_path):
+    runs = [train.Run(configure(root, tmp_path, seed=seed)) for seed in (1, 1, 2)]
+    first, same, other = (run.model.state_dict()["head.weight"] for run in runs)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
 
 
 def test_checkpoint_has_the_promised_format(whole):
@@ -119,30 +129,37 @@ def test_checkpoint_has_the_promised_format(whole):
     assert not list(whole.glob("*.part"))
 
 
-def interrupt_at(monkeypatch, iteration, number=signal.SIGINT):
+def interrupt_at(monkeypatch, iteration):
     step = train.Run.step
 
     def interrupted(run, batch):
         terms = step(run, batch)
         if run.iteration == iteration:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(signal.SIGINT)
         return terms
 
     monkeypatch.setattr(train.Run, "step", interrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_saves_and_goes_on_as_if_nothing_had_been(root, whole, tmp_path, monkeypatch, number):
+def test_interrupted_run_saves_and_goes_on_as_if_nothing_had_been(root, whole, tmp_path, monkeypatch):
     config = configure(root, tmp_path)
-    before = signal.getsignal(number)
+    before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 5, number)
+        interrupt_at(patch, 5)
         with pytest.raises(Interrupted, match="stopped at iteration 5"):
             train.train(config)
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(signal.SIGINT) is before
     assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] == 5
     train.train(config)
     assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
+
+
+def test_second_request_is_not_held_back():
+    with train.stop_requests() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_time_limit_saves_evaluates_and_goes_on(root, whole, tmp_path, capsys):
@@ -150,22 +167,16 @@ def test_time_limit_saves_evaluates_and_goes_on(root, whole, tmp_path, capsys):
         train.train(configure(root, tmp_path, limit_minutes=1e-9))
         assert checkpoint.load(tmp_path / "checkpoint.pt")["iteration"] == iteration
         assert "miou" in lines(tmp_path)[-1]
+    # Iteration 2 is the only one its start has summed, so the mean is that of a loss, not of half of one.
+    uninterrupted, resumed = (
+        next(line["segmentation"] for line in lines(out) if "rate" in line) for out in (whole, tmp_path)
+    )
+    assert resumed == pytest.approx(uninterrupted, rel=0.4)
     train.train(configure(root, tmp_path))
     assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
     capsys.readouterr()
     train.train(configure(root, tmp_path))
     assert "finished already" in capsys.readouterr().out
-
-
-def test_mean_losses_are_of_what_was_summed(root, whole, tmp_path):
-    """A run that goes on in the middle of a log interval has fewer terms to average."""
-    train.train(configure(root, tmp_path, limit_minutes=1e-9))
-    train.train(configure(root, tmp_path))
-    first = {line["iteration"]: line for line in lines(whole) if "rate" in line}
-    second = {line["iteration"]: line for line in lines(tmp_path) if "rate" in line}
-    assert first.keys() == second.keys() == {2, 4, 6, 8}
-    assert second[2]["segmentation"] == pytest.approx(first[2]["segmentation"], rel=0.5)
-    assert second[4]["segmentation"] == first[4]["segmentation"]
 
 
 def test_kill_9_and_the_same_command_goes_on(root, whole, tmp_path):
@@ -174,14 +185,15 @@ def test_kill_9_and_the_same_command_goes_on(root, whole, tmp_path):
     changes["log_every"], changes["workers"] = 1, 1
     words = [f"--{name.replace('_', '-')}={value}" for name, value in changes.items()]
     command = [sys.executable, "-m", "training.train", *words, "--sets", sets]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as one_thread
 
     def start():
         return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
 
     with start() as first:
         deadline = time.monotonic() + 60
-        while '"iteration": 5' not in (tmp_path / "log.jsonl").read_text() if lines_exist(tmp_path) else True:
+        log = tmp_path / "log.jsonl"
+        while not (log.exists() and '"iteration": 5' in log.read_text()):
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -197,10 +209,6 @@ def test_kill_9_and_the_same_command_goes_on(root, whole, tmp_path):
     assert "resumed at iteration" in printed
     assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
     assert [line["iteration"] for line in lines(tmp_path) if "rate" in line] == list(range(1, 9))
-
-
-def lines_exist(out):
-    return (out / "log.jsonl").exists()
 
 
 def test_another_configuration_is_refused_field_by_field(root, whole):

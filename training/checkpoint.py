@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def load(path: Path, device: str = "cpu") -> State:
     Raises:
         WeightsError: when there is none, or the file is damaged or something else.
     """
+    if path.is_file() and not zipfile.is_zipfile(path):  # torch.load meets such files with any exception
+        raise WeightsError(f"{path}: can't be read as a checkpoint (damaged, or something else)")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
@@ -86,7 +89,11 @@ def refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, An
 
 
 def build_network(config: Mapping[str, Any]) -> BANet:
-    """The untrained network of a configuration."""
+    """The untrained network of a configuration.
+
+    Raises:
+        ValueError: naming the value that makes no network.
+    """
     return BANet(config["channels"], detail_stride=config["detail_stride"], temperature=config["temperature"])
 
 

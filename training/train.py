@@ -289,6 +289,10 @@ def check(config: Config) -> None:
         )
     if not config.max_rate > 0:
         raise UsageError(f"--max_rate: must be above 0, got {config.max_rate}")
+    try:
+        checkpoint.build_network(dataclasses.asdict(config))
+    except ValueError as error:
+        raise UsageError(f"--channels, --detail_stride, --temperature: {error}") from error
     choose_device(config.device)
 
 
