@@ -48,8 +48,8 @@ class Source:
         self.container = open_input(self.name)
         streams = [s for s in self.container.streams.video if not is_cover(s)]
         if not streams:
-            self.container.close()
             kinds = ", ".join(sorted({s.type for s in self.container.streams})) or "nothing known"
+            self.container.close()
             raise InputError(f"{self.name}: no video stream in it (it holds: {kinds})")
         self.video = streams[0]
         self.video.thread_type = "AUTO"
@@ -65,7 +65,8 @@ class Source:
         self.stop = threading.Event()  # set: end as if the file ended here
         self.frames = self.damaged = 0
         self.read_error = ""
-        self.origin = (self.container.start_time or 0) / av.time_base
+        # Times count from the first picture; sound often starts a little before it.
+        self.origin = (self.video.start_time or 0) * self.info.time_base
 
     def close(self) -> None:
         """Closes the file; closing twice is harmless."""
@@ -103,8 +104,8 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
     With ``start_seconds`` the timestamps begin at zero there. Damaged packets are skipped and counted
     in ``source.damaged``. The source stays open: packets on their way point into it.
     """
-    start = source.origin + source.start_seconds
-    end = float("inf") if source.duration_seconds is None else start + source.duration_seconds
+    start = source.origin + exact(source.start_seconds)
+    end = None if source.duration_seconds is None else start + exact(source.duration_seconds)
     if source.start_seconds:
         source.container.seek(int(start * av.time_base))
     clock = Clock(source.info)
@@ -118,7 +119,7 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
         if packet.stream is not source.video:
             if packet.pts is None or (source.start_seconds and packet.pts * base < start):
                 continue
-            if packet.pts * base >= end:
+            if end is not None and packet.pts * base >= end:
                 pending.discard(packet.stream.index)
                 continue
             packet.pts -= shift
@@ -127,12 +128,17 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
             continue
         for picture in decode_packet(source, packet):
             pts = clock.timestamp(picture)
-            if pts * base >= end:
+            if end is not None and pts * base >= end:
                 pending.discard(packet.stream.index)
             elif pts * base >= start or not source.start_seconds:
                 shape = shape or (picture.width, picture.height, picture.format.name)
                 source.frames += 1
                 yield to_frame(picture, pts - shift, source.info, shape)
+
+
+def exact(seconds: float) -> Fraction:
+    """0.8 as 4/5, so that the frame at 0.8 s is not missed by a rounding."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def read_packets(source: Source) -> Iterator[Packet]:
@@ -149,7 +155,7 @@ def read_packets(source: Source) -> Iterator[Packet]:
         except InvalidDataError as error:
             errors += 1
             source.damaged += 1
-            source.read_error = error.strerror
+            source.read_error = error.strerror or str(error)
             packets = source.container.demux(streams)
         except (FFmpegError, OSError) as error:
             source.read_error = error.strerror or str(error)

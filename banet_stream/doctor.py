@@ -45,10 +45,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def versions() -> str:
-    ffmpeg = ".".join(map(str, av.library_meta["libavcodec"]["version"]))
     return (
-        f"banet-stream {version('banet-stream')}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"PyAV {av.__version__} (libavcodec {ffmpeg}), {platform.system()} {platform.machine()}"
+        f"banet-stream {version('banet-stream')}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info}), "
+        f"{platform.system()} {platform.machine()}"
     )
 
 

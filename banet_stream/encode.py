@@ -51,6 +51,8 @@ CONTAINERS = {
     ".mkv": ("h264", "hevc", "av1", "vp9", "prores", "ffv1"),
     ".webm": ("vp9", "av1"),
 }
+# Opus knows five sampling rates, of which this is the full one.
+OPUS_RATE = 48000
 MOV_FAMILY = (".mp4", ".m4v", ".mov")
 
 
@@ -187,10 +189,9 @@ class Sink:
             if stream.codec_context.codec.canonical_name in self._container.supported_codecs:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
                 continue
-            name = self._container.default_audio_codec
-            if stream.type == "audio" and name and name != "none":
-                name = "libopus" if name == "opus" else name
-                rate = 48000 if name == "libopus" else stream.codec_context.sample_rate
+            if isinstance(stream, av.AudioStream) and self._container.default_audio_codec != "none":
+                name = self._container.default_audio_codec.replace("opus", "libopus")
+                rate = OPUS_RATE if name == "libopus" else stream.codec_context.sample_rate
                 added = self._container.add_stream(name, rate=rate, layout=stream.codec_context.layout.name)
                 self._passed[stream.index] = (added, True)
                 self.notices.append(f"{self.path.suffix} can't hold {label}: re-encoded as {name}")
