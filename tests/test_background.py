@@ -75,7 +75,7 @@ def corners(rgb: np.ndarray) -> list[tuple[int, int, int]]:
     rows, columns = rgb.shape[:2]
     places = [(rows // 4, columns // 4), (rows // 4, 3 * columns // 4)]
     places += [(3 * rows // 4, columns // 4), (3 * rows // 4, 3 * columns // 4)]
-    return [tuple(int(round(c / 255)) for c in rgb[p]) for p in places]
+    return [tuple(round(float(c) / 255) for c in rgb[p]) for p in places]
 
 
 UPRIGHT = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]

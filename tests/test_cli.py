@@ -24,11 +24,13 @@ FAST = ["--device", "cpu", "--size", "64"]
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     """Runs the command in this process: exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as caught:
+    try:
         cli.main([str(w) for w in words])
-        raise SystemExit(0)
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
     captured = capsys.readouterr()
-    return int(caught.value.code or 0), captured.out, captured.err
+    return code, captured.out, captured.err
 
 
 def start(*words: object, **options: object) -> subprocess.Popen[str]:

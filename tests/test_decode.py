@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -121,7 +122,7 @@ def test_frames_of_another_size_are_fitted_to_the_first(clip: Clip, tmp_path: Pa
     frames = frames_of(source)
     assert len(frames) == 24
     assert {(f.width, f.height) for f in frames} == {(96, 128)}
-    assert all(b.pts > a.pts for a, b in zip(frames, frames[1:], strict=False))
+    assert all(b.pts > a.pts for a, b in pairwise(frames))
     source.close()
 
 

@@ -105,7 +105,7 @@ def test_an_error_anywhere_ends_everything(stage: int) -> None:
         at = generator.randrange(25)
         closed: list[str] = []
         source = count(20, at if stage == 0 else None, closed)
-        stages = [lambda items: double(items) for _ in range(3)]
+        stages: list[pipeline.Stage] = [double] * 3
         if stage:
             stages[stage - 1] = lambda items, at=at: failing(items, at)
         if stage == 0 and at >= 20:
@@ -124,8 +124,7 @@ def test_the_first_error_is_the_one_raised() -> None:
 
     def second(items: Iterable[int]) -> Iterator[int]:
         try:
-            for item in items:
-                yield item
+            yield from items
         except Cancelled as error:
             raise ValueError("cleanup went wrong too") from error
 
