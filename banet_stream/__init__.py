@@ -1,0 +1,51 @@
+"""Takes people out of their background in video and puts any background behind them."""
+
+import os as _os
+
+# Before torch starts its threads: spinning OpenMP workers stall a machine whose cores are busy.
+_os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from .background import Background, open_background
+from .encode import EncodeOptions
+from .errors import (
+    BackgroundError,
+    BanetStreamError,
+    DeviceError,
+    IncompleteInput,
+    InputError,
+    Interrupted,
+    MatteError,
+    OutputError,
+    UsageError,
+    WeightsError,
+)
+from .matting import Matter, MatteStream
+from .network import BANet
+from .stream import Matte, Progress, Summary, iter_mattes, process
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BANet",
+    "Background",
+    "BackgroundError",
+    "BanetStreamError",
+    "DeviceError",
+    "EncodeOptions",
+    "IncompleteInput",
+    "InputError",
+    "Interrupted",
+    "Matte",
+    "MatteError",
+    "MatteStream",
+    "Matter",
+    "OutputError",
+    "Progress",
+    "Summary",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "iter_mattes",
+    "open_background",
+    "process",
+]

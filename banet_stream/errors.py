@@ -7,14 +7,20 @@
     ├── OutputError                 exit 5    the output can't be created or written
     ├── DeviceError                 exit 6    the asked-for device, precision or backend is not here
     ├── WeightsError                exit 7    a model's weights are missing or damaged
-    └── MatteError                  exit 8    the network failed on a frame
-    Interrupted                     exit 130  Ctrl-C; the part file is kept and named
+    ├── MatteError                  exit 8    the network failed on a frame
+    ├── IncompleteInput             exit 9    the source was cut off or damaged; the rest is in OUTPUT
+    └── Interrupted                 exit 130  Ctrl-C; the part file is kept and named
 
 The message is one line that says what is wrong, why, and what to do. ``assert`` and other
 exceptions are for our own bugs only.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .stream import Summary
 
 
 class BanetStreamError(Exception):
@@ -24,32 +30,58 @@ class BanetStreamError(Exception):
 
 
 class UsageError(BanetStreamError):
+    """The command or an argument makes no sense."""
+
     exit_code = 2
 
 
 class InputError(BanetStreamError):
+    """The source can't be opened or holds no video."""
+
     exit_code = 3
 
 
 class BackgroundError(BanetStreamError):
+    """The background can't be read."""
+
     exit_code = 4
 
 
 class OutputError(BanetStreamError):
+    """The output can't be created or written."""
+
     exit_code = 5
 
 
 class DeviceError(BanetStreamError):
+    """The asked-for device, precision or backend is not here."""
+
     exit_code = 6
 
 
 class WeightsError(BanetStreamError):
+    """A model's weights are missing or damaged."""
+
     exit_code = 7
 
 
 class MatteError(BanetStreamError):
+    """The network failed on a frame."""
+
     exit_code = 8
 
 
+class IncompleteInput(BanetStreamError):
+    """``summary`` is what ``process`` would have returned."""
+
+    exit_code = 9
+
+    def __init__(self, message: str, summary: Summary | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
 class Interrupted(BanetStreamError):
+    """Ctrl-C; the part file is kept and named."""
+
     exit_code = 130

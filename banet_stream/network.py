@@ -136,7 +136,9 @@ class BANet(nn.Module):
         temperature: T of eq. (2).
     """
 
-    def __init__(self, channels: int = 64, *, detail_stride: int = 2, temperature: float = TEMPERATURE) -> None:
+    def __init__(
+        self, channels: int = 64, *, detail_stride: int = 2, temperature: float = TEMPERATURE
+    ) -> None:
         super().__init__()
         if channels < SEMANTIC_CHANNELS or channels % 8:
             raise ValueError(f"BANet: channels must be a multiple of 8 and at least 64, got {channels}")
@@ -147,7 +149,9 @@ class BANet(nn.Module):
         self.channels, self.detail_stride, self.temperature = channels, detail_stride, temperature
         self.semantic = SemanticBranch(channels)
         self.project = nn.Conv2d(SEMANTIC_CHANNELS, 1, 1)
-        self.detail = nn.Sequential(*conv_bn(4, DETAIL_CHANNELS, 5, stride=detail_stride), nn.ReLU(inplace=True))
+        self.detail = nn.Sequential(
+            *conv_bn(4, DETAIL_CHANNELS, 5, stride=detail_stride), nn.ReLU(inplace=True)
+        )
         self.fusion = FeatureFusion()
         self.head = nn.Conv2d(FUSION_CHANNELS, 1, 1)
 

@@ -40,7 +40,9 @@ class Pair:
             return image, np.zeros(image.shape[:2], np.uint8)
         matte = cv2.imdecode(np.frombuffer(self.matte, np.uint8), cv2.IMREAD_GRAYSCALE)
         if matte is None or matte.shape != image.shape[:2]:
-            found = "can't be decoded" if matte is None else f"is {matte.shape}, the picture {image.shape[:2]}"
+            found = (
+                "can't be decoded" if matte is None else f"is {matte.shape}, the picture {image.shape[:2]}"
+            )
             raise ValueError(f"{self.key}: the matte {found}")
         return image, matte
 
@@ -64,7 +66,13 @@ class Samples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """Batches for iterations [start, stop): image [B, 3, H, W], matte [B, 1, H, W], boundary [B, 1, H, W]."""
 
     def __init__(
-        self, root: Path, weights: Mapping[str, float], batch: int, shapes: augment.Shapes, span: range, seed: int
+        self,
+        root: Path,
+        weights: Mapping[str, float],
+        batch: int,
+        shapes: augment.Shapes,
+        span: range,
+        seed: int,
     ) -> None:
         self.sets = {name: read_tar(root / f"{name}.tar") for name in weights}
         self.backgrounds = read_tar(root / "backgrounds.tar")
@@ -101,7 +109,9 @@ def pick(pairs: list[Pair], rng: np.random.Generator) -> Pair:
     return pairs[rng.integers(len(pairs))]
 
 
-def to_input(images: Array) -> Tensor:  # [B, H, W, 3] uint8 RGB -> [B, 3, H, W] normalised, channels-last memory
+def to_input(
+    images: Array,
+) -> Tensor:  # [B, H, W, 3] uint8 RGB -> [B, 3, H, W] normalised, channels-last memory
     mean, std = torch.tensor(MEAN) * 255, torch.tensor(STD) * 255
     return ((torch.from_numpy(images) - mean) / std).permute(0, 3, 1, 2)
 

@@ -1,6 +1,6 @@
 """Accuracy of weights on hand-made masks.
 
-    python -m training.evaluate --data ../shared/data/portraits-val.tar
+python -m training.evaluate --data ../shared/data/portraits-val.tar
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Trains BANet. The same command started again goes on where it stopped.
 
-    python -m training.train --data ../shared/data --out runs/banet64
-    python -m training.train --data ../shared/data --out runs/try --iterations 200 --limit_minutes 5
+python -m training.train --data ../shared/data --out runs/banet64
+python -m training.train --data ../shared/data --out runs/try --iterations 200 --limit_minutes 5
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +107,9 @@ def main() -> None:
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.item()
         seconds = time.monotonic() - started
-        stop = iteration == config.iterations or (config.limit_minutes and seconds > 60 * config.limit_minutes)
+        stop = iteration == config.iterations or (
+            config.limit_minutes and seconds > 60 * config.limit_minutes
+        )
         if iteration % config.log_every == 0:
             means = {name: value / config.log_every for name, value in sums.items()}
             sums = {}
@@ -147,7 +148,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Whole or not at all, so that a kill leaves the last good checkpoint."""
     part = path.with_suffix(".part")
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def log(out: Path, **values: float) -> None:
@@ -158,7 +159,9 @@ def log(out: Path, **values: float) -> None:
 
 
 def parse() -> Config:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for f in dataclasses.fields(Config):
         if f.name != "sets":
             parser.add_argument(f"--{f.name}", type=type(f.default), default=f.default)

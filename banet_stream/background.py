@@ -1,0 +1,287 @@
+"""Backgrounds: image, video, colour or blur become planes that fit a frame."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.error import FFmpegError
+from PIL import Image, ImageColor, ImageOps
+from torch import Tensor
+
+from . import ops
+from .decode import is_cover, is_url, open_input
+from .errors import BackgroundError, InputError
+from .frame import Frame, colour_of, planes_of
+
+DEFAULT_BLUR_STRENGTH = 50.0
+# The Gaussian's sigma at strength 100, as a share of the frame's shorter side.
+FULL_BLUR = 0.06
+CHOICES = "an image, a video, a colour (green, #00b140), blur or blur:STRENGTH (1 to 100)"
+
+
+class Background(ABC):
+    """What is put behind the subject."""
+
+    @abstractmethod
+    def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
+        """Three planes of the frame's shapes, depth and colour. ``alpha``: its matte, [h, w] in 0..1."""
+
+    def close(self) -> None:
+        """Lets go of files; closing twice is harmless."""
+        return
+
+
+class Blur(Background):
+    """The frame's own background, out of focus; ``strength`` 1 to 100."""
+
+    def __init__(self, strength: float = DEFAULT_BLUR_STRENGTH) -> None:
+        if not 1 <= strength <= 100:
+            raise BackgroundError(f"blur:{strength:g}: the strength must be between 1 and 100")
+        self.strength = strength
+
+    def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
+        """See Background."""
+        sigma = self.strength / 100 * FULL_BLUR * min(frame.height, frame.width)
+        return ops.masked_blur(frame.planes, alpha, sigma=max(sigma, 0.5), depth=frame.format.depth)
+
+
+class Still(Background):
+    """A picture that stays; it is converted once per frame geometry."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._planes: list[Tensor] = []
+
+    def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
+        """See Background."""
+        key = (
+            frame.width,
+            frame.height,
+            frame.format,
+            frame.colour,
+            frame.rotation,
+            frame.sample_aspect_ratio,
+        )
+        if key != self._key:
+            self._key = key
+            self._planes = ops.rgb_to_planes(
+                self.rgb(frame),
+                matrix=frame.colour.matrix,
+                full_range=frame.colour.full_range,
+                depth=frame.format.depth,
+                subsampling=frame.format.subsampling,
+            )
+        return self._planes
+
+    @abstractmethod
+    def rgb(self, frame: Frame) -> Tensor:
+        """[H, W, 3] float in 0..1, turned as the frame is coded."""
+
+
+class Plain(Still):
+    """One colour, (red, green, blue) in 0..255."""
+
+    def __init__(self, rgb: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.colour = rgb
+
+    def rgb(self, frame: Frame) -> Tensor:
+        """See Still."""
+        return (torch.tensor(self.colour) / 255).expand(frame.height, frame.width, 3)
+
+
+class Picture(Still):
+    """An image file, turned by its EXIF orientation, cropped to fill the frame."""
+
+    def __init__(self, image: Image.Image) -> None:
+        super().__init__()
+        self.image = image
+
+    def rgb(self, frame: Frame) -> Tensor:
+        """See Still."""
+        width, height, aspect = display_geometry(frame)
+        left, top, right, bottom = crop_to_fill(*self.image.size, aspect)
+        fitted = self.image.resize((width, height), Image.Resampling.LANCZOS, (left, top, right, bottom))
+        upright = np.asarray(fitted, np.float32) / 255
+        return torch.from_numpy(np.rot90(upright, -frame.rotation // 90).copy())
+
+
+class Video(Background):
+    """A video file, looped at its own frame rate and decoded as it is needed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._container = open_input(name)
+        streams = [s for s in self._container.streams.video if not is_cover(s)]
+        if not streams:
+            self.close()
+            raise BackgroundError(f"{name}: no picture in it; a background is {CHOICES}")
+        self._stream = streams[0]
+        self._stream.thread_type = "AUTO"
+        self._frames = self._container.decode(self._stream)
+        self._graph: av.filter.Graph | None = None
+        self._key: object = None
+        self._loop_seconds = self._last_seconds = 0.0
+        self._current = self._read()
+        if self._current is None:
+            self.close()
+            raise BackgroundError(f"{name}: holds no frame that can be decoded")
+        self._first_seconds = self._seconds(self._current)
+        self._next = self._read()
+        self._start_seconds: float | None = None
+        self._planes: list[Tensor] = []
+        self._shown: av.VideoFrame | None = None
+
+    def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
+        """See Background."""
+        if self._start_seconds is None:
+            self._start_seconds = frame.pts_seconds
+        self._advance(frame.pts_seconds - self._start_seconds)
+        key = (
+            frame.width,
+            frame.height,
+            frame.format,
+            frame.colour,
+            frame.rotation,
+            frame.sample_aspect_ratio,
+        )
+        if key != self._key:
+            self._key, self._graph = key, None
+        if self._shown is not self._current or self._graph is None:
+            self._shown = self._current
+            self._planes = self._convert(frame)
+        return self._planes
+
+    def close(self) -> None:
+        """See Background."""
+        self._container.close()
+
+    def _advance(self, seconds: float) -> None:
+        """Moves to the frame shown ``seconds`` after the start."""
+        while True:
+            if self._next is None:  # the end: from the top, one frame's time after the last
+                step = 1 / float(self._stream.average_rate or 25)
+                if seconds < self._last_seconds + step:
+                    return
+                self._loop_seconds = self._last_seconds + step
+                self._container.seek(0)
+                self._frames = self._container.decode(self._stream)
+                self._next = self._read()
+                if self._next is None:
+                    return
+            shown = self._loop_seconds + self._seconds(self._next) - self._first_seconds
+            if shown > seconds:
+                return
+            self._current, self._last_seconds = self._next, shown
+            self._next = self._read()
+
+    def _read(self) -> av.VideoFrame | None:
+        try:
+            return next(self._frames, None)
+        except (FFmpegError, OSError):
+            return None  # cut off here: the loop starts again
+
+    def _seconds(self, frame: av.VideoFrame) -> float:
+        return float(frame.time or 0.0)
+
+    def _convert(self, frame: Frame) -> list[Tensor]:
+        assert self._current is not None
+        if self._graph is None:
+            self._graph = fitting_graph(self._stream, self._current, frame)
+        self._graph.vpush(self._current)
+        return [p.clone() for p in planes_of(self._graph.vpull(), frame.format)]
+
+
+def fitting_graph(stream: av.VideoStream, first: av.VideoFrame, frame: Frame) -> av.filter.Graph:
+    """FFmpeg filters that turn, crop, scale and recolour a background video to fit ``frame``."""
+    turns = {0: [], 90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
+    turn = round(first.rotation / 90) * 90 % 360
+    width, height, aspect = display_geometry(frame)
+    size = (first.height, first.width) if turn in (90, 270) else (first.width, first.height)
+    left, top, right, bottom = (int(edge) for edge in crop_to_fill(*size, aspect))
+    source, target = colour_of(first), frame.colour
+    ranges = {False: "limited", True: "full"}
+    filters = [
+        *turns[turn],
+        f"crop={right - left}:{bottom - top}:{left}:{top}",
+        f"scale={width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int"
+        f":in_color_matrix={source.matrix}:out_color_matrix={target.matrix}"
+        f":in_range={ranges[source.full_range]}:out_range={ranges[target.full_range]}",
+        f"format={frame.format.name}",
+        *turns[-frame.rotation % 360],
+    ]
+    graph = av.filter.Graph()
+    graph.threads = 1
+    nodes = [
+        graph.add_buffer(
+            width=first.width, height=first.height, format=first.format, time_base=stream.time_base
+        )
+    ]
+    for text in filters:
+        name, _, arguments = text.partition("=")
+        nodes.append(graph.add(name, arguments or None))
+    nodes.append(graph.add("buffersink"))
+    graph.link_nodes(*nodes).configure()
+    return graph
+
+
+def display_geometry(frame: Frame) -> tuple[int, int, float]:
+    """Width and height of the frame's samples when turned upright, and its aspect ratio as shown."""
+    aspect = Fraction(frame.width, frame.height) * frame.sample_aspect_ratio
+    if frame.rotation in (90, 270):
+        return frame.height, frame.width, float(1 / aspect)
+    return frame.width, frame.height, float(aspect)
+
+
+def crop_to_fill(width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
+    """The largest centred box (left, top, right, bottom) of an aspect ratio."""
+    if width > height * aspect:
+        inset = (width - max(1.0, height * aspect)) / 2
+        return inset, 0, width - inset, height
+    inset = (height - max(1.0, width / aspect)) / 2
+    return 0, inset, width, height - inset
+
+
+def open_background(text: str) -> Background:
+    """What ``--bg`` names: a path, a colour, ``blur`` or ``blur:STRENGTH``.
+
+    Words come before files: a file called ``green`` is ``./green``.
+
+    Raises:
+        BackgroundError: when it is none of these or can't be read.
+    """
+    word, _, strength = text.partition(":")
+    if word == "blur" and (not strength or is_number(strength)):
+        return Blur(float(strength)) if strength else Blur()
+    try:
+        return Plain(ImageColor.getrgb(text)[:3])
+    except ValueError:
+        pass
+    if not is_url(text) and not Path(text).exists():
+        raise BackgroundError(f"{text}: no such file; a background is {CHOICES}")
+    try:
+        with Image.open(text) as image:
+            if not getattr(image, "is_animated", False):
+                return Picture(ImageOps.exif_transpose(image).convert("RGB"))
+    except Image.UnidentifiedImageError:
+        pass  # not a picture: a video, perhaps
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        if not is_url(text):
+            raise BackgroundError(f"{text}: the image can't be read ({error})") from error
+    try:
+        return Video(text)
+    except InputError as error:
+        raise BackgroundError(f"{error}; a background is {CHOICES}") from error
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

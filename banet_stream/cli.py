@@ -1,0 +1,231 @@
+"""The command line: parses, calls, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+from . import __version__, doctor
+from .background import CHOICES
+from .encode import CODECS, CONTAINERS, EncodeOptions
+from .engines import PRECISIONS
+from .errors import BanetStreamError, IncompleteInput, UsageError
+from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
+from .stream import Progress, Summary, process
+
+DESCRIPTION = """\
+Takes people out of their background in video and puts any background behind them.
+
+  banet-stream input.mp4 -o out.mp4 --bg office.png
+  banet-stream doctor             what runs here: versions, device, decoder, encoder, engine
+"""
+EPILOG = """\
+A first word that is a command (doctor) is taken as one; a file of that name is ./doctor.
+Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 device; 7 weights; 8 matte;
+9 the input was cut off or damaged, and OUTPUT holds the rest; 130 interrupted.
+"""
+# Plain progress lines, where there is no terminal, come this often.
+PLAIN_PROGRESS_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``banet-stream``; leaves through ``SystemExit``."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["doctor"]:
+        sys.exit(doctor.main(words[1:]))
+    options = build_parser().parse_args(words)
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING, format="%(message)s")
+    try:
+        run(options)
+    except BanetStreamError as error:
+        if options.verbose:
+            logging.exception("traceback, because of -v")
+        if isinstance(error, IncompleteInput) and error.summary:
+            report(error.summary, options)
+        print(f"banet-stream: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options of the main command."""
+    parser = argparse.ArgumentParser(
+        prog="banet-stream",
+        usage="banet-stream INPUT -o OUTPUT [--bg BACKGROUND] [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("input", metavar="INPUT", help="video file or URL")
+    add("-o", "--output", metavar="OUTPUT", required=True, help=f"file to write: {', '.join(CONTAINERS)}")
+    add("--bg", metavar="BACKGROUND", default="blur", help=f"{CHOICES}; default: blur")
+    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add("--start", metavar="TIME", type=seconds, default=0.0, help="begin here: seconds or [HH:]MM:SS")
+    add("--duration", metavar="TIME", type=seconds, help="process this much")
+    add("--no-audio", action="store_true", help="leave the sound out")
+    group = parser.add_argument_group("quality and speed")
+    add = group.add_argument
+    add(
+        "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
+    )
+    add(
+        "--size",
+        type=int,
+        default=DEFAULT_SIZE,
+        help=f"longest side the network sees; default: {DEFAULT_SIZE}",
+    )
+    add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
+    add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
+    add("--codec", help=f"{', '.join(CODECS)}; default: the container's usual one")
+    rate = group.add_mutually_exclusive_group()
+    rate.add_argument("--crf", type=int, help="constant quality, lower is better; default: by codec")
+    rate.add_argument(
+        "--bitrate", metavar="RATE", type=bits_per_second, help="bits per second, as in 4M or 800k"
+    )
+    group = parser.add_argument_group("messages")
+    add = group.add_argument
+    add("--stats", action="store_true", help="print frames per second and the time of every stage")
+    add("--quiet", "-q", action="store_true", help="errors only")
+    add("--verbose", "-v", action="store_true", help="details, and tracebacks of errors")
+    add("--version", action="version", version=f"banet-stream {__version__}")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """The main command."""
+    if options.duration is not None and options.duration <= 0:
+        raise UsageError("--duration: must be more than nothing")
+    try:
+        matter = Matter(options.model, device=options.device, precision=options.precision, size=options.size)
+    except ValueError as error:
+        raise UsageError(f"--size {options.size}: {error}") from error
+    stop = threading.Event()
+    with progress_display(options.quiet) as show, interrupts(stop):
+        summary = process(
+            options.input,
+            options.output,
+            background=options.bg,
+            matter=matter,
+            start_seconds=options.start,
+            duration_seconds=options.duration,
+            audio=not options.no_audio,
+            encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
+            progress=show,
+            stop=stop,
+        )
+    report(summary, options)
+
+
+@contextmanager
+def progress_display(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar with fps and time left on a terminal, a plain line now and then elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with tqdm(unit=" frames", dynamic_ncols=True, file=sys.stderr) as bar:
+
+            def advance(now: Progress) -> None:
+                bar.total = now.expected_frames or None
+                bar.update(now.frames - bar.n)
+
+            yield advance
+    else:
+        printed = time.monotonic()
+
+        def line(now: Progress) -> None:
+            nonlocal printed
+            if time.monotonic() - printed < PLAIN_PROGRESS_SECONDS:
+                return
+            printed = time.monotonic()
+            total = f" of {now.expected_frames}" if now.expected_frames else ""
+            print(
+                f"{now.frames}{total} frames, {now.fps:.1f} fps{time_left(now)}", file=sys.stderr, flush=True
+            )
+
+        yield line
+
+
+def time_left(now: Progress) -> str:
+    if not now.expected_frames or not now.fps:
+        return ""
+    return f", {max(0, now.expected_frames - now.frames) / now.fps:.0f} s left"
+
+
+@contextmanager
+def interrupts(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C ends the source, so that what is done is flushed; the second breaks off."""
+
+    def first(_: int, __: FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping; once more to break off", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def report(summary: Summary, options: argparse.Namespace) -> None:
+    """What was done, on standard output; notices of what could not be kept, on standard error."""
+    if options.quiet:
+        return
+    for notice in summary.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    print(f"{summary.output}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps")
+    if options.stats:
+        print(stats_table(summary))
+
+
+def stats_table(summary: Summary) -> str:
+    """Milliseconds per frame of every stage. Stages overlap: the slowest one sets the pace."""
+    rows = [f"{'stage':<14}{'busy ms/frame':>14}{'waiting ms/frame':>18}"]
+    per_frame = 1000 / max(1, summary.frames)
+    for stage in summary.stages:
+        busy, waiting = stage.busy_seconds * per_frame, stage.wait_seconds * per_frame
+        rows.append(f"{stage.name:<14}{busy:>14.2f}{waiting:>18.2f}")
+        if stage.name == "matte":
+            rows += [f"  {name:<12}{s * per_frame:>14.2f}" for name, s in summary.operations.items()]
+    rows.append(f"{'end to end':<14}{summary.seconds * per_frame:>14.2f}")
+    rows.append(f"matte: {summary.engine}; encoder: {summary.encoder}")
+    return "\n".join(rows)
+
+
+def seconds(text: str) -> float:
+    """``90``, ``1:30`` or ``0:01:30.5``."""
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if not 1 <= len(values) <= 3 or not all(0 <= v < float("inf") for v in values):
+        raise argparse.ArgumentTypeError(f"{text!r}: a time is seconds or [HH:]MM:SS, and not negative")
+    total = 0.0
+    for value in values:
+        total = total * 60 + value
+    return total
+
+
+def bits_per_second(text: str) -> int:
+    """``4M``, ``800k`` or ``5000000``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
+    rate = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()] if match else 0.0
+    if rate < 1000:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: a rate is bits per second, as in 4M or 800k, and at least 1k"
+        )
+    return round(rate)

@@ -1,0 +1,274 @@
+"""Sources: files and URLs become frames, and packets of sound and subtitles that pass untouched."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Stream
+
+from .errors import InputError
+from .frame import BT709, SMPTE170M, Colour, Frame, Packet, VideoInfo, colour_of, nearest_format, planes_of
+
+log = logging.getLogger(__name__)
+
+# av.open can wait for ever on a silent server.
+OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
+# A demuxer that fails this often in a row will not recover.
+MAX_READ_ERRORS = 50
+PASSED_TYPES = ("audio", "subtitle")
+
+
+class Source:
+    """An opened video: ``info``, the streams that are passed on, and what was lost while reading.
+
+    Args:
+        path: file or URL.
+        start_seconds, duration_seconds: the part to read, from the beginning of the file.
+        audio: False leaves the sound out.
+
+    Raises:
+        InputError: with the reason, when it can't be opened or has no video stream.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        audio: bool = True,
+    ) -> None:
+        self.name = str(path)
+        self.container = open_input(self.name)
+        streams = [s for s in self.container.streams.video if not is_cover(s)]
+        if not streams:
+            self.container.close()
+            kinds = ", ".join(sorted({s.type for s in self.container.streams})) or "nothing known"
+            raise InputError(f"{self.name}: no video stream in it (it holds: {kinds})")
+        self.video = streams[0]
+        self.video.thread_type = "AUTO"
+        passed = (s for s in self.container.streams if s.type in PASSED_TYPES and s.codec_context is not None)
+        self.passed: list[Stream] = [s for s in passed if audio or s.type != "audio"]
+        self.left_out = [s for s in self.container.streams if s not in (self.video, *self.passed)]
+        self.info = describe(self.container, self.video)
+        self.start_seconds, self.duration_seconds = start_seconds, duration_seconds
+        duration = self.info.duration_seconds
+        if duration is not None and start_seconds >= duration > 0:
+            self.container.close()
+            raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
+        self.stop = threading.Event()  # set: end as if the file ended here
+        self.frames = self.damaged = 0
+        self.read_error = ""
+        self.origin = (self.container.start_time or 0) / av.time_base
+
+    def close(self) -> None:
+        """Closes the file; closing twice is harmless."""
+        self.container.close()
+
+    @property
+    def expected_frames(self) -> int:
+        """How many frames are to come, as far as the container says; 0: unknown."""
+        info = self.info
+        if self.start_seconds or self.duration_seconds is not None or not info.frames:
+            if info.rate is None or info.duration_seconds is None:
+                return 0
+            seconds = max(0.0, info.duration_seconds - self.start_seconds)
+            if self.duration_seconds is not None:
+                seconds = min(seconds, self.duration_seconds)
+            return round(seconds * info.rate)
+        return info.frames
+
+    @property
+    def lost_frames(self) -> int:
+        """Frames that the source promised and did not deliver, once it was read to its end."""
+        whole = not self.start_seconds and self.duration_seconds is None and not self.stop.is_set()
+        if not whole:
+            return 0
+        if self.info.frames:
+            return max(0, self.info.frames - self.frames)
+        # Matroska declares no count: trust its duration when something broke on the way.
+        broken = self.read_error or self.damaged
+        return max(self.damaged, self.expected_frames - self.frames) if broken else 0
+
+
+def decode(source: Source) -> Iterator[Frame | Packet]:
+    """Frames in presentation order, among them the packets of the passed streams, in the file's order.
+
+    With ``start_seconds`` the timestamps begin at zero there. Damaged packets are skipped and counted
+    in ``source.damaged``. The source stays open: packets on their way point into it.
+    """
+    start = source.origin + source.start_seconds
+    end = float("inf") if source.duration_seconds is None else start + source.duration_seconds
+    if source.start_seconds:
+        source.container.seek(int(start * av.time_base))
+    clock = Clock(source.info)
+    shape: tuple[int, int, str] | None = None
+    pending = {s.index for s in (source.video, *source.passed) if s.type != "subtitle"}
+    for packet in read_packets(source):
+        if source.stop.is_set() or not pending:
+            return
+        base = packet.stream.time_base or Fraction(1, av.time_base)
+        shift = round(start / base) if source.start_seconds else 0
+        if packet.stream is not source.video:
+            if packet.pts is None or (source.start_seconds and packet.pts * base < start):
+                continue
+            if packet.pts * base >= end:
+                pending.discard(packet.stream.index)
+                continue
+            packet.pts -= shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
+            yield packet
+            continue
+        for picture in decode_packet(source, packet):
+            pts = clock.timestamp(picture)
+            if pts * base >= end:
+                pending.discard(packet.stream.index)
+            elif pts * base >= start or not source.start_seconds:
+                shape = shape or (picture.width, picture.height, picture.format.name)
+                source.frames += 1
+                yield to_frame(picture, pts - shift, source.info, shape)
+
+
+def read_packets(source: Source) -> Iterator[Packet]:
+    """Demuxes to the end, over damaged places."""
+    streams = [source.video, *source.passed]
+    errors = 0
+    packets = source.container.demux(streams)
+    while errors < MAX_READ_ERRORS:
+        try:
+            yield next(packets)
+            errors = 0
+        except StopIteration:
+            return
+        except InvalidDataError as error:
+            errors += 1
+            source.damaged += 1
+            source.read_error = error.strerror
+            packets = source.container.demux(streams)
+        except (FFmpegError, OSError) as error:
+            source.read_error = error.strerror or str(error)
+            return
+
+
+def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
+    try:
+        return [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
+    except (FFmpegError, OSError) as error:
+        source.damaged += 1
+        source.read_error = error.strerror or str(error)
+        return []
+
+
+class Clock:
+    """Timestamps that rise: the frames' own, made up from the rate where there is none."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._step = max(1, round(1 / ((info.rate or 25) * info.time_base)))
+        self._last: int | None = None
+
+    def timestamp(self, picture: av.VideoFrame) -> int:
+        pts = picture.pts if picture.pts is not None else picture.dts
+        if self._last is None:
+            self._last = pts or 0
+        else:
+            self._last = max(self._last + self._step if pts is None else pts, self._last + 1)
+        return self._last
+
+
+def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int, int, str]) -> Frame:
+    """Wraps a decoded picture, in the layout and size of the stream's first one."""
+    layout = nearest_format(shape[2])
+    changed = (picture.width, picture.height, picture.format.name) != shape
+    plain = picture.format.name.replace("yuvj", "yuv") == layout.name
+    colour = colour_of(picture)
+    if picture.format.is_rgb:
+        space = BT709 if colour.space == BT709 else SMPTE170M
+        colour = Colour(colour.matrix, False, space, colour.primaries, colour.transfer)
+    if changed or not plain:
+        picture = picture.reformat(
+            width=shape[0],
+            height=shape[1],
+            format=layout.name,
+            dst_colorspace=colour.space,
+            dst_color_range=colour.range,
+        )
+    return Frame(
+        planes=planes_of(picture, layout),
+        format=layout,
+        colour=colour,
+        pts=pts,
+        time_base=info.time_base,
+        rotation=round(picture.rotation / 90) * 90 % 360,
+        sample_aspect_ratio=info.sample_aspect_ratio,
+    )
+
+
+# --- opening -----------------------------------------------------------------------------------
+
+
+def open_input(name: str) -> av.container.InputContainer:
+    """``av.open`` for reading, with every failure said in words."""
+    if not is_url(name):
+        check_file(name)
+    target = name if is_url(name) else f"file:{name}"
+    try:
+        return av.open(target, timeout=(OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
+    except InvalidDataError as error:
+        raise InputError(
+            f"{name}: not a video, or cut off before its index (FFmpeg can't read it: {error.strerror})"
+        ) from error
+    except (FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{name}: can't be opened ({getattr(error, 'strerror', None) or error})") from error
+
+
+def check_file(name: str) -> None:
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise InputError(f"{name}: is a directory, not a video")
+        if not path.exists():
+            raise InputError(f"{name}: no such file")
+        with path.open("rb") as file:
+            if path.is_file() and not file.read(1):
+                raise InputError(f"{name}: the file is empty")
+    except OSError as error:
+        raise InputError(f"{name}: can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{name!r}: not a file name ({error})") from error
+
+
+def is_url(name: str) -> bool:
+    scheme, separator, _ = name.partition("://")
+    return bool(separator) and scheme.isalnum()
+
+
+def is_cover(stream: Stream) -> bool:
+    """Cover art of a sound file is a video stream of one picture."""
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def describe(container: av.container.InputContainer, video: av.VideoStream) -> VideoInfo:
+    duration: float | None = None
+    if video.duration is not None and video.time_base is not None:
+        duration = float(video.duration * video.time_base)
+    elif container.duration is not None:
+        duration = container.duration / av.time_base
+    context = video.codec_context
+    return VideoInfo(
+        width=context.width,
+        height=context.height,
+        pixel_format=context.pix_fmt or "unknown",
+        codec=context.name,
+        time_base=video.time_base or Fraction(1, av.time_base),
+        rate=video.average_rate or video.guessed_rate,
+        frames=video.frames,
+        duration_seconds=duration,
+        sample_aspect_ratio=video.sample_aspect_ratio or Fraction(1),
+        bit_rate=context.bit_rate or container.bit_rate or None,
+    )

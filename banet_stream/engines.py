@@ -1,0 +1,154 @@
+"""Where the network runs: device, precision, and the network prepared for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .errors import DeviceError, MatteError, WeightsError
+from .network import BANet
+
+WEIGHTS = Path(__file__).parent / "weights"
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TorchEngine:
+    """The network in PyTorch with batch norms folded in and channels-last memory.
+
+    Args:
+        network: in evaluation mode or not; a prepared copy is kept.
+        device: as ``choose_device`` returns it.
+        precision: as ``choose_precision`` returns it.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
+        self.device, self.precision = device, precision
+        self.dtype = PRECISIONS[precision]
+        self.network = fold_batch_norm(network.eval()).to(
+            device, self.dtype, memory_format=torch.channels_last
+        )
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """[N, 3, h, w] float32, normalised -> the matte [N, 1, h, w] float32 in 0..1 on the same device.
+
+        Raises:
+            MatteError: when the network fails or gives no numbers.
+        """
+        try:
+            image = image.to(self.device, self.dtype, memory_format=torch.channels_last)
+            alpha = torch.sigmoid(self.network(image).alpha.float())
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise MatteError(f"the network failed on {self.device} ({reason}); try --device cpu") from error
+        if not bool(alpha.isfinite().all()):
+            raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
+        return alpha
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto``: CUDA when it works here, else the CPU.
+
+    Raises:
+        DeviceError: when the device asked for is not here.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"--device {wanted}: must be auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        if torch.version.cuda is None:
+            raise DeviceError(
+                f"--device {wanted}: this PyTorch ({torch.__version__}) is built without CUDA; "
+                "install its CUDA build (README, 'GPU') or use --device cpu"
+            )
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                f"--device {wanted}: PyTorch finds no usable NVIDIA GPU or driver; use --device cpu"
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(
+                f"--device {wanted}: there are {torch.cuda.device_count()} GPUs, counted from 0"
+            )
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """``auto``: float16 on CUDA; on the CPU bfloat16 where it has instructions for it, else float32."""
+    if wanted == "auto":
+        if device.type == "cuda":
+            return "float16"
+        return "bfloat16" if cpu_has_bfloat16() else "float32"
+    if wanted not in PRECISIONS:
+        raise DeviceError(f"--precision {wanted}: must be auto, {', '.join(PRECISIONS)}")
+    if wanted == "float16" and device.type == "cpu":
+        raise DeviceError("--precision float16: too slow on a CPU to be meant; use bfloat16 or float32")
+    return wanted
+
+
+def cpu_has_bfloat16() -> bool:
+    """AVX-512 BF16 or AMX; without them PyTorch emulates, slower than float32."""
+    flags = torch.backends.cpu.get_cpu_capability()
+    if not flags.startswith("AVX512"):
+        return False
+    try:
+        words = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in words or "amx_bf16" in words
+
+
+def load_network(model: str) -> BANet:
+    """A shipped model by name (``banet64``) or a .safetensors file by path.
+
+    Raises:
+        WeightsError: when there is no such model, or the file is not one of BANet's.
+    """
+    path = WEIGHTS / f"{model}.safetensors"
+    if not path.exists():
+        path = Path(model)
+    if path.suffix != ".safetensors" or not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
+        raise WeightsError(f"--model {model}: neither a shipped model ({shipped}) nor a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        network = BANet(
+            int(facts["channels"]),
+            detail_stride=int(facts["detail_stride"]),
+            temperature=float(facts["temperature"]),
+        )
+        network.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"--model {model}: {path.name} is damaged or not BANet weights ({reason})"
+        ) from error
+    return network.eval()
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Merges every batch norm into the convolution before it; changes and returns ``module``."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Sequential):
+            layers: list[nn.Module] = []
+            for layer in child:
+                if isinstance(layer, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+                    layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+                else:
+                    layers.append(fold_batch_norm(layer))
+            setattr(module, name, nn.Sequential(*layers))
+        else:
+            fold_batch_norm(child)
+    return module

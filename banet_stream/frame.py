@@ -1,0 +1,172 @@
+"""What travels through the pipeline: decoded frames, and packets that pass untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# A compressed piece of sound or subtitles.
+Packet = av.Packet
+
+# Above this size untagged video is BT.709, below BT.601: what players and broadcasters assume.
+SD_WIDTH, SD_HEIGHT = 1024, 576
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """A planar YUV layout the operators work on."""
+
+    name: str  # FFmpeg's name
+    depth: int  # bits per sample
+    subsampling: tuple[int, int]  # horizontal, vertical
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        return np.uint8 if self.depth == 8 else np.int16
+
+
+_SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
+PIXEL_FORMATS = {
+    f"yuv{name}p{suffix}": PixelFormat(f"yuv{name}p{suffix}", depth, subsampling)
+    for name, subsampling in _SUBSAMPLINGS.items()
+    for suffix, depth in (("", 8), ("10le", 10), ("12le", 12))
+}
+
+
+def nearest_format(name: str) -> PixelFormat:
+    """The supported layout that keeps what ``name`` (any FFmpeg pixel format) holds.
+
+    ``yuvj420p`` is ``yuv420p`` with full range; RGB keeps its colour at 4:4:4; grey becomes 4:2:0.
+    """
+    exact = PIXEL_FORMATS.get(name.replace("yuvj", "yuv").replace("yuva", "yuv"))
+    if exact:
+        return exact
+    components = av.VideoFormat(name).components
+    bits = max(c.bits for c in components)
+    depth = 8 if bits <= 8 else 10 if bits <= 10 else 12
+    if av.VideoFormat(name).is_rgb or av.VideoFormat(name).has_palette:
+        subsampling = (1, 1)
+    elif len(components) < 3:
+        subsampling = (2, 2)
+    else:
+        video = av.VideoFormat(name, 64, 64)
+        subsampling = (64 // video.chroma_width(), 64 // video.chroma_height())
+    for candidate in PIXEL_FORMATS.values():
+        if candidate.depth == depth and candidate.subsampling == subsampling:
+            return candidate
+    return next(f for f in PIXEL_FORMATS.values() if f.depth == depth and f.subsampling == (1, 1))
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How samples mean colours (ITU-T H.273); the integers are FFmpeg's enumerations."""
+
+    matrix: str  # bt601, bt709 or bt2020: what the operators take
+    full_range: bool
+    space: int
+    primaries: int
+    transfer: int
+
+    @property
+    def range(self) -> int:
+        return FULL if self.full_range else LIMITED
+
+
+# Code points of ITU-T H.273 (tables 2-4) that FFmpeg shares.
+UNSPECIFIED = 2
+BT709, SMPTE170M = 1, 6  # the same numbers in all three tables
+MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020"}  # 4, 7: to two digits
+LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
+
+
+def colour_of(frame: av.VideoFrame) -> Colour:
+    """The frame's tags; what is untagged follows the convention by size (BT.601 up to 1024x576)."""
+    usual = BT709 if frame.width > SD_WIDTH or frame.height > SD_HEIGHT else SMPTE170M
+    space = int(frame.colorspace) if int(frame.colorspace) in MATRICES else usual
+    primaries, transfer = (
+        usual if int(tag) in (0, UNSPECIFIED) else int(tag)
+        for tag in (frame.color_primaries, frame.color_trc)
+    )
+    full = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+    return Colour(MATRICES[space], full, space, primaries, transfer)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded picture: planes, when it is shown, and what its samples mean.
+
+    ``planes`` are Y [H, W], U and V [h, w]: uint8, or int16 above 8 bits, as coded; a player turns them
+    ``rotation`` degrees (0, 90, 180, 270) counter-clockwise and stretches them by the sample aspect ratio.
+    """
+
+    planes: list[Tensor]
+    format: PixelFormat
+    colour: Colour
+    pts: int
+    time_base: Fraction
+    rotation: int = 0
+    sample_aspect_ratio: Fraction = Fraction(1)
+
+    @property
+    def height(self) -> int:
+        return int(self.planes[0].shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.planes[0].shape[1])
+
+    def with_planes(self, planes: list[Tensor]) -> Frame:
+        """The same frame with other samples."""
+        return replace(self, planes=planes)
+
+    @property
+    def pts_seconds(self) -> float:
+        return float(self.pts * self.time_base)
+
+
+def planes_of(frame: av.VideoFrame, pixel_format: PixelFormat) -> list[Tensor]:
+    """The planes of a frame in one of PIXEL_FORMATS, without a copy (they keep the frame alive)."""
+    planes = []
+    for plane in frame.planes:
+        samples = np.frombuffer(plane, pixel_format.dtype)  # type: ignore[call-overload]
+        stride = plane.line_size // samples.itemsize
+        planes.append(torch.from_numpy(samples.reshape(-1, stride)[: plane.height, : plane.width]))
+    return planes
+
+
+def to_video_frame(frame: Frame) -> av.VideoFrame:
+    """A copy in FFmpeg's own memory, ready for an encoder."""
+    video = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    for target, source in zip(planes_of(video, frame.format), frame.planes, strict=True):
+        target.copy_(source)
+    video.pts, video.time_base = frame.pts, frame.time_base
+    video.colorspace, video.color_range = frame.colour.space, frame.colour.range
+    return video
+
+
+def rgb_of(frame: Frame) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8, turned upright: for eyes and for other libraries, not for the pipeline."""
+    picture = to_video_frame(frame).to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a source says of itself before the first frame is decoded."""
+
+    width: int
+    height: int
+    pixel_format: str
+    codec: str
+    time_base: Fraction
+    rate: Fraction | None
+    frames: int  # declared by the container; 0: unknown
+    duration_seconds: float | None
+    sample_aspect_ratio: Fraction
+    bit_rate: int | None

@@ -1,0 +1,175 @@
+"""The wiring: a whole file from source to sink, and an iterator for loops of one's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ops, pipeline
+from .background import Background, open_background
+from .decode import Source, decode, is_url
+from .encode import EncodeOptions, Sink, encode
+from .errors import IncompleteInput, Interrupted, OutputError
+from .frame import Frame, rgb_of
+from .matting import Matter, MatteStream, matte
+from .pipeline import StageTime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Handed to the callback after every frame."""
+
+    frames: int
+    expected_frames: int  # 0: the source doesn't say
+    seconds: float  # since the start
+
+    @property
+    def fps(self) -> float:
+        """Frames per second so far."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    output: Path
+    frames: int
+    seconds: float
+    stages: list[StageTime]
+    operations: dict[str, float]  # seconds by operation inside the matte stage
+    encoder: str
+    engine: str
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, end to end."""
+        return self.frames / self.seconds
+
+
+def process(
+    source: str | Path,
+    output: str | Path,
+    *,
+    background: str | Background = "blur",
+    matter: Matter | None = None,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    audio: bool = True,
+    encoding: EncodeOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Reads a video, puts its people before another background and writes the result.
+
+    Args:
+        source: file or URL. output: file; the extension chooses the container.
+        background: as ``--bg`` takes it, or a Background.
+        matter: None makes one with the defaults.
+        start_seconds, duration_seconds: the part to process.
+        audio: False leaves the sound out.
+        encoding: codec, quality, overwriting.
+        progress: called after every frame, in the calling thread.
+        stop: once set, the source ends where it is.
+
+    Raises:
+        BanetStreamError: one of ``errors``, and OUTPUT is not there; but for IncompleteInput (the source was
+            cut off: OUTPUT holds what could be read) and Interrupted (the part file is named).
+    """
+    encoding = encoding or EncodeOptions()
+    with ExitStack() as stack:
+        video = Source(source, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio)
+        stack.callback(video.close)
+        video.stop = stop or video.stop
+        sink = Sink(output, video, encoding)
+        behind = background if isinstance(background, Background) else open_background(background)
+        stack.callback(behind.close)
+        refuse_to_overwrite(sink.path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
+        stream = MatteStream(matter or Matter())
+
+        began = time.perf_counter()
+
+        def report(_: Frame) -> None:
+            if progress:
+                progress(Progress(sink.frames, video.expected_frames, time.perf_counter() - began))
+
+        try:
+            stages = pipeline.run(
+                decode(video),
+                partial(matte, stream=stream, background=behind),
+                partial(encode, sink=sink, progress=report),
+            )
+        except KeyboardInterrupt as error:
+            raise Interrupted(describe_interruption(sink)) from error
+        if video.stop.is_set():
+            raise Interrupted(describe_interruption(sink))
+        sink.finish()
+        summary = Summary(
+            output=sink.path,
+            frames=sink.frames,
+            seconds=time.perf_counter() - began,
+            stages=stages,
+            operations=stream.timings.seconds,
+            encoder=sink.encoder,
+            engine=stream.matter.description,
+            notices=sink.notices,
+        )
+    if video.lost_frames or video.damaged:
+        raise IncompleteInput(describe_loss(video, sink), summary)
+    return summary
+
+
+def describe_interruption(sink: Sink) -> str:
+    if sink.part is None:
+        return "interrupted before the first frame was written"
+    return f"interrupted; the {sink.frames} frames done so far are in {sink.part}"
+
+
+def describe_loss(video: Source, sink: Sink) -> str:
+    reason = f" ({video.read_error})" if video.read_error else ""
+    total = video.frames + video.lost_frames
+    return (
+        f"{video.name}: cut off or damaged{reason}: {video.lost_frames} of {total} frames lost, "
+        f"{video.damaged} damaged packets; {sink.path} holds the other {sink.frames}"
+    )
+
+
+def refuse_to_overwrite(output: Path, inputs: dict[str, str]) -> None:
+    """The input is never touched, whatever the options say."""
+    for role, name in inputs.items():
+        if name and not is_url(name) and output.exists() and output.samefile(name):
+            raise OutputError(f"{output}: is {role} itself; choose another name")
+
+
+@dataclass(frozen=True)
+class Matte:
+    """One frame of ``iter_mattes``: when, what, and how much of it is person."""
+
+    pts_seconds: float
+    rgb: NDArray[np.uint8]  # [H, W, 3], upright
+    alpha: NDArray[np.float32]  # [H, W] in 0..1
+
+
+def iter_mattes(source: str | Path, *, matter: Matter | None = None) -> Iterator[Matte]:
+    """The frames of a video with their mattes, for loops of one's own.
+
+    Raises:
+        InputError: when the source can't be opened.
+    """
+    stream = (matter or Matter()).stream()
+    with closing(Source(source, audio=False)) as video:
+        for frame in decode(video):
+            if isinstance(frame, Frame):
+                small = stream.network_alpha(frame).cpu()
+                alpha = ops.upsample_alpha(small, frame.planes[0], depth=frame.format.depth).numpy()
+                upright = np.ascontiguousarray(np.rot90(alpha, frame.rotation // 90))
+                yield Matte(frame.pts_seconds, rgb_of(frame), upright)
