@@ -107,24 +107,32 @@ BANET_CLONES void blend_samples(int16_t* out, const int16_t* sample, const int16
 
 namespace {
 
-Colours local_colours(const float* alpha, const float* small, int height, int width, const Options& options) {
+// Only where soft pixels will ask for them.
+Colours local_colours(const float* alpha, const float* small, const AlphaField& field, const Window& window,
+                      const Options& options) {
+  const int height = field.height, width = field.width, reach = options.reach;
+  const int columns = window.right - window.left, top = most(window.top - reach, 0);
+  const int rows = least(window.bottom + reach, height) - top;
   const size_t pixels = static_cast<size_t>(height) * width;
-  float* sums = scratch<float, 13>(14 * pixels);
-  float* means = sums + 8 * pixels;
-  parallel_blocks(height, matte_block, [&](int begin, int end) {
+  float* means = scratch<float, 13>(6 * pixels);
+  float* sums = scratch<float, 14>(8 * static_cast<size_t>(rows) * columns);
+  const auto row = [&](int y) { return sums + 8 * static_cast<size_t>(y - top) * columns; };
+  parallel_blocks(rows, matte_block, [&](int begin, int end) {
     float* line = scratch<float, 2>(8 * width);
-    for (int y = begin; y < end; ++y) {
-      const float* own = small + static_cast<size_t>(y) * width;
-      weighted_line(line, alpha + static_cast<size_t>(y) * width, own, own + pixels, own + 2 * pixels, width);
-      box_line_8(sums + 8 * static_cast<size_t>(y) * width, line, width, options.reach);
+    const int from = most(window.left - reach, 0), to = least(window.right + reach, width);
+    for (int y = top + begin; y < top + end; ++y) {
+      const size_t at = static_cast<size_t>(y) * width + from;
+      weighted_line(line + 8 * from, alpha + at, small + at, small + pixels + at, small + 2 * pixels + at,
+                    to - from);
+      box_line_8(row(y), line, width, reach, window.left, window.right);
     }
   });
-  parallel_blocks(height, matte_block, [&](int begin, int end) {
-    box_rows(sums, height, 8 * width, options.reach, begin, end, [&](int y, const float* mean) {
-      const size_t at = static_cast<size_t>(y) * width;
+  parallel_blocks(window.bottom - window.top, matte_block, [&](int begin, int end) {
+    box_rows(row, height, 8 * columns, reach, window.top + begin, window.top + end, [&](int y, const float* mean) {
+      const size_t at = static_cast<size_t>(y) * width + window.left;
       for (int p = 0; p < 3; ++p) {
         colour_line(means + 2 * p * pixels + at, means + (2 * p + 1) * pixels + at, mean + 2 + 2 * p, mean,
-                    small + p * pixels + at, options.tiny, width);
+                    small + p * pixels + at, options.tiny, columns);
       }
     });
   });
@@ -138,9 +146,14 @@ class Compositor {
   Compositor(const Plane<T> (&planes)[3], const Plane<T> (&background)[3], T* const (&out)[3],
              const AlphaField& field, const Colours& colours, const Options& options)
       : planes_(planes), background_(background), out_(out), field_(field), colours_(colours),
-        options_(options), luma_rows_(field.height, planes[0].height),
-        luma_columns_(field.width, planes[0].width), chroma_rows_(field.height, planes[1].height),
-        chroma_columns_(field.width, planes[1].width), walk_(field, luma_rows_, luma_columns_) {}
+        options_(options), luma_rows_(axis(field.height, planes[0].height)),
+        luma_columns_(axis(field.width, planes[0].width)), chroma_rows_(axis(field.height, planes[1].height)),
+        chroma_columns_(axis(field.width, planes[1].width)), walk_(field, *luma_rows_, *luma_columns_) {}
+
+  // How far around a soft pixel of the matte the frame's pixels look for colours.
+  int margin() const {
+    return 2 + most(most(luma_rows_->count, luma_columns_->count), most(chroma_rows_->count, chroma_columns_->count));
+  }
 
   void group(int chroma_row) const {
     const int width = planes_[0].width, begin = chroma_row * options_.vertical;
@@ -182,11 +195,11 @@ class Compositor {
     }
     float* slope = scratch<float, 4>(planes_[0].width);
     float* offset = scratch<float, 5>(planes_[0].width);
-    enlarge_pair(slope, offset, field_.slopes(), field_.offsets(), luma_rows_, luma_columns_, row, span.begin,
+    enlarge_pair(slope, offset, field_.slopes(), field_.offsets(), *luma_rows_, *luma_columns_, row, span.begin,
                  span.end);
     soft_alpha(cover + span.begin, slope, offset, planes_[0].row(row) + span.begin, options_.peak,
                options_.alpha.floor, options_.alpha.ceiling, span.end - span.begin);
-    soft(0, row, cover + span.begin, luma_rows_, luma_columns_, span.begin, span.end);
+    soft(0, row, cover + span.begin, *luma_rows_, *luma_columns_, span.begin, span.end);
   }
 
   void soft_chroma(int row, const float* luma_cover, int rows, int begin, int end) const {
@@ -198,7 +211,7 @@ class Compositor {
       cover_line(other, luma_cover + luma_width, luma_width, options_.horizontal, begin, end);
       average_line(cover, other, end - begin);
     }
-    for (int p = 1; p < 3; ++p) soft(p, row, cover, chroma_rows_, chroma_columns_, begin, end);
+    for (int p = 1; p < 3; ++p) soft(p, row, cover, *chroma_rows_, *chroma_columns_, begin, end);
   }
 
   void soft(int plane, int row, const float* cover, const Axis& rows, const Axis& columns, int begin,
@@ -218,7 +231,7 @@ class Compositor {
   const AlphaField& field_;
   const Colours& colours_;
   const Options& options_;
-  const Axis luma_rows_, luma_columns_, chroma_rows_, chroma_columns_;
+  const std::shared_ptr<const Axis> luma_rows_, luma_columns_, chroma_rows_, chroma_columns_;
   const SpanWalk walk_;
 };
 
@@ -232,11 +245,15 @@ void composite(const Plane<T> (&planes)[3], const Plane<float>& alpha, const Pla
   load_alpha(clean, alpha);
   const int needed = options.reach ? 3 : options.alpha.guided ? 1 : 0;
   for (int p = 0; p < needed; ++p) {
-    shrink(small + p * pixels, planes[p], Axis(planes[p].height, height), Axis(planes[p].width, width));
+    shrink(small + p * pixels, planes[p], height, width);
   }
   const AlphaField field = alpha_field(clean, small, options.peak, height, width, options.alpha);
-  const Colours colours = options.reach ? local_colours(clean, small, height, width, options) : Colours{};
+  Colours colours;
   const Compositor<T> compositor(planes, background, out, field, colours, options);
+  const Window window = soft_window(field, compositor.margin());
+  if (options.reach && window.top < window.bottom && window.left < window.right) {
+    colours = local_colours(clean, small, field, window, options);
+  }
   parallel_blocks(planes[1].height, 16, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) compositor.group(row);
   });

@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "resize.h"
@@ -88,6 +89,9 @@ struct Axis {
   Axis(int source, int target);
 };
 
+// The same, remembered: a video asks for the same few tables with every frame.
+std::shared_ptr<const Axis> axis(int source, int target);
+
 // line[x] = sum over k of weight[k] * row_k[x] for x in [begin, end): the vertical half of a resize.
 template <typename T>
 void combine_rows(float* line, const Plane<T>& plane, const Axis& axis, int target_row, int begin, int end);
@@ -97,32 +101,29 @@ void combine_taps(float* out, const float* line, const Axis& axis, int begin, in
 
 // --- box means -------------------------------------------------------------------------------------------
 
-// Mean over x - radius .. x + radius inside the line, for pixels of C interleaved channels.
-void box_line_2(float* out, const float* line, int width, int radius);
-void box_line_4(float* out, const float* line, int width, int radius);
-void box_line_8(float* out, const float* line, int width, int radius);
+// Means over x - radius .. x + radius inside the line, for x in [begin, end) and pixels of 2, 4 or 8
+// interleaved channels. out[0] belongs to x = begin.
+void box_line_2(float* out, const float* line, int width, int radius, int begin, int end);
+void box_line_4(float* out, const float* line, int width, int radius, int begin, int end);
+void box_line_8(float* out, const float* line, int width, int radius, int begin, int end);
 
-// Running vertical means: `sums` += row and -= row over `count` values; out = sums * scale.
+// Running vertical means over `count` values: sums += entering - leaving (either may be null), and
+// out = sums * scale.
 void sums_add(double* sums, const float* row, int count);
-void sums_subtract(double* sums, const float* row, int count);
-void sums_scale(float* out, const double* sums, double scale, int count);
+void sums_step(float* out, double* sums, const float* entering, const float* leaving, double scale, int count);
 
-// Calls use(y, mean of rows y - radius .. y + radius) for y in [begin, end); rows hold `count` floats.
-template <typename F>
-void box_rows(const float* rows, int height, int count, int radius, int begin, int end, const F& use) {
+// Calls use(y, mean of rows y - radius .. y + radius) for y in [begin, end); row(y) points to `count` floats.
+template <typename Row, typename F>
+void box_rows(const Row& row, int height, int count, int radius, int begin, int end, const F& use) {
   double* sums = scratch<double, 0>(count);
   float* mean = scratch<float, 0>(count);
   std::fill(sums, sums + count, 0.0);
-  for (int y = most(begin - radius, 0); y < least(begin + radius, height); ++y) {
-    sums_add(sums, rows + static_cast<int64_t>(y) * count, count);
-  }
+  for (int y = most(begin - radius, 0); y < least(begin + radius, height); ++y) sums_add(sums, row(y), count);
   for (int y = begin; y < end; ++y) {
-    if (y + radius < height) sums_add(sums, rows + static_cast<int64_t>(y + radius) * count, count);
-    if (y > begin && y - radius > 0) {
-      sums_subtract(sums, rows + static_cast<int64_t>(y - radius - 1) * count, count);
-    }
+    const float* entering = y + radius < height ? row(y + radius) : nullptr;
+    const float* leaving = y > begin && y - radius > 0 ? row(y - radius - 1) : nullptr;
     const int inside = least(y + radius, height - 1) - most(y - radius, 0) + 1;
-    sums_scale(mean, sums, 1.0 / inside, count);
+    sums_step(mean, sums, entering, leaving, 1.0 / inside, count);
     use(y, static_cast<const float*>(mean));
   }
 }

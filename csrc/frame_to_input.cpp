@@ -37,8 +37,8 @@ namespace {
 // `step` is 1 for channels first, 3 for channels last.
 template <typename T, typename Out>
 void convert(Out* out, const Plane<T> (&planes)[3], int height, int width, int step, const InputColour& colour) {
-  const Axis luma_rows(planes[0].height, height), luma_columns(planes[0].width, width);
-  const Axis chroma_rows(planes[1].height, height), chroma_columns(planes[1].width, width);
+  const auto luma_rows = axis(planes[0].height, height), luma_columns = axis(planes[0].width, width);
+  const auto chroma_rows = axis(planes[1].height, height), chroma_columns = axis(planes[1].width, width);
   const int64_t plane = step == 1 ? static_cast<int64_t>(height) * width : 1;
   parallel_blocks(height, 16, [&](int begin, int end) {
     float* line = scratch<float, 2>(most(planes[0].width, planes[1].width));
@@ -46,8 +46,8 @@ void convert(Out* out, const Plane<T> (&planes)[3], int height, int width, int s
     float* rgb = yuv + 3 * width;
     for (int row = begin; row < end; ++row) {
       for (int p = 0; p < 3; ++p) {
-        combine_rows(line, planes[p], p ? chroma_rows : luma_rows, row, 0, planes[p].width);
-        combine_taps(yuv + p * width, line, p ? chroma_columns : luma_columns, 0, width);
+        combine_rows(line, planes[p], p ? *chroma_rows : *luma_rows, row, 0, planes[p].width);
+        combine_taps(yuv + p * width, line, p ? *chroma_columns : *luma_columns, 0, width);
       }
       input_line(rgb, rgb + width, rgb + 2 * width, yuv, yuv + width, yuv + 2 * width, colour, width);
       Out* to = out + static_cast<int64_t>(row) * width * step;

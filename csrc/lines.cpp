@@ -17,6 +17,16 @@ Axis::Axis(int source_size, int target_size) : source(source_size), target(targe
   }
 }
 
+std::shared_ptr<const Axis> axis(int source, int target) {
+  static thread_local std::vector<std::shared_ptr<const Axis>> known;
+  for (const auto& table : known) {
+    if (table->source == source && table->target == target) return table;
+  }
+  if (known.size() == 32) known.erase(known.begin());  // far more than one video needs
+  known.push_back(std::make_shared<const Axis>(source, target));
+  return known.back();
+}
+
 // --- vertical ----------------------------------------------------------------------------------------------
 
 namespace {
@@ -143,44 +153,50 @@ namespace {
 // by small weights later would blow up.
 template <int channels>
 inline __attribute__((always_inline)) void box_line(float* __restrict out, const float* __restrict line,
-                                                    int width, int radius) {
+                                                    int width, int radius, int begin, int end) {
   double sums[channels] = {};
-  for (int x = 0; x < least(radius, width); ++x) {
+  for (int x = most(begin - radius, 0); x < least(begin + radius, width); ++x) {
     for (int c = 0; c < channels; ++c) sums[c] += line[x * channels + c];
   }
-  for (int x = 0; x < width; ++x) {
+  for (int x = begin; x < end; ++x) {
     if (x + radius < width) {
       for (int c = 0; c < channels; ++c) sums[c] += line[(x + radius) * channels + c];
     }
-    if (x > radius) {
+    if (x > begin && x > radius) {
       for (int c = 0; c < channels; ++c) sums[c] -= line[(x - radius - 1) * channels + c];
     }
     const double scale = 1.0 / (least(x + radius, width - 1) - most(x - radius, 0) + 1);
-    for (int c = 0; c < channels; ++c) out[x * channels + c] = static_cast<float>(sums[c] * scale);
+    for (int c = 0; c < channels; ++c) out[(x - begin) * channels + c] = static_cast<float>(sums[c] * scale);
   }
 }
 
 }  // namespace
 
-BANET_CLONES void box_line_2(float* out, const float* line, int width, int radius) {
-  box_line<2>(out, line, width, radius);
+BANET_CLONES void box_line_2(float* out, const float* line, int width, int radius, int begin, int end) {
+  box_line<2>(out, line, width, radius, begin, end);
 }
-BANET_CLONES void box_line_4(float* out, const float* line, int width, int radius) {
-  box_line<4>(out, line, width, radius);
+BANET_CLONES void box_line_4(float* out, const float* line, int width, int radius, int begin, int end) {
+  box_line<4>(out, line, width, radius, begin, end);
 }
-BANET_CLONES void box_line_8(float* out, const float* line, int width, int radius) {
-  box_line<8>(out, line, width, radius);
+BANET_CLONES void box_line_8(float* out, const float* line, int width, int radius, int begin, int end) {
+  box_line<8>(out, line, width, radius, begin, end);
 }
 
 BANET_CLONES void sums_add(double* __restrict sums, const float* __restrict row, int count) {
   for (int i = 0; i < count; ++i) sums[i] += row[i];
 }
 
-BANET_CLONES void sums_subtract(double* __restrict sums, const float* __restrict row, int count) {
-  for (int i = 0; i < count; ++i) sums[i] -= row[i];
-}
-
-BANET_CLONES void sums_scale(float* __restrict out, const double* __restrict sums, double scale, int count) {
+BANET_CLONES void sums_step(float* __restrict out, double* __restrict sums, const float* __restrict entering,
+                            const float* __restrict leaving, double scale, int count) {
+  if (entering && leaving) {
+    for (int i = 0; i < count; ++i) {
+      const double sum = sums[i] + entering[i] - leaving[i];
+      sums[i] = sum, out[i] = static_cast<float>(sum * scale);
+    }
+    return;
+  }
+  if (entering) for (int i = 0; i < count; ++i) sums[i] += entering[i];
+  if (leaving) for (int i = 0; i < count; ++i) sums[i] -= leaving[i];
   for (int i = 0; i < count; ++i) out[i] = static_cast<float>(sums[i] * scale);
 }
 

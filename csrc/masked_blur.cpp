@@ -37,11 +37,26 @@ BANET_CLONES void divide_line(float* __restrict out, const float* __restrict wei
   for (int x = 0; x < width; ++x) out[x] /= weight[x];
 }
 
-BANET_CLONES void quantise_line(uint8_t* __restrict out, const float* __restrict line, float peak, int width) {
-  for (int x = 0; x < width; ++x) out[x] = static_cast<uint8_t>(quantise(line[x], peak));
+namespace {
+
+template <typename T>
+inline __attribute__((always_inline)) void mix(T* __restrict out, const float* __restrict a,
+                                               const float* __restrict b, float a_weight, float b_weight,
+                                               float peak, int width) {
+  for (int x = 0; x < width; ++x) {
+    out[x] = static_cast<T>(quantise(a_weight * a[x] + b_weight * b[x], peak));
+  }
 }
-BANET_CLONES void quantise_line(int16_t* __restrict out, const float* __restrict line, float peak, int width) {
-  for (int x = 0; x < width; ++x) out[x] = static_cast<int16_t>(quantise(line[x], peak));
+
+}  // namespace
+
+BANET_CLONES void mix_lines(uint8_t* out, const float* a, const float* b, float a_weight, float b_weight,
+                            float peak, int width) {
+  mix(out, a, b, a_weight, b_weight, peak, width);
+}
+BANET_CLONES void mix_lines(int16_t* out, const float* a, const float* b, float a_weight, float b_weight,
+                            float peak, int width) {
+  mix(out, a, b, a_weight, b_weight, peak, width);
 }
 
 namespace {
@@ -75,17 +90,17 @@ template <typename T>
 void blur_small(float* mean, const Plane<T>& plane, const Plane<float>& alpha, const Small& size,
                 const std::vector<float>& taps, float trace) {
   float* across = scratch<float, 10>(2 * size.pixels());
-  const Axis rows(plane.height, size.height), columns(plane.width, size.width);
-  const Axis alpha_rows(alpha.height, size.height), alpha_columns(alpha.width, size.width);
+  const auto rows = axis(plane.height, size.height), columns = axis(plane.width, size.width);
+  const auto alpha_rows = axis(alpha.height, size.height), alpha_columns = axis(alpha.width, size.width);
   parallel_blocks(size.height, 8, [&](int begin, int end) {
     float* line = scratch<float, 2>(most(plane.width, alpha.width));
     float* small = scratch<float, 4>(3 * size.width);
     float *weight = small + size.width, *weighted = weight + size.width;
     for (int y = begin; y < end; ++y) {
-      combine_rows(line, plane, rows, y, 0, plane.width);
-      combine_taps(small, line, columns, 0, size.width);
-      combine_rows(line, alpha, alpha_rows, y, 0, alpha.width);
-      combine_taps(weight, line, alpha_columns, 0, size.width);
+      combine_rows(line, plane, *rows, y, 0, plane.width);
+      combine_taps(small, line, *columns, 0, size.width);
+      combine_rows(line, alpha, *alpha_rows, y, 0, alpha.width);
+      combine_taps(weight, line, *alpha_columns, 0, size.width);
       weight_line(weighted, weight, small, trace, size.width);
       const size_t at = static_cast<size_t>(y) * size.width;
       blur_across(across + at, weighted, taps, size.width);
@@ -103,6 +118,27 @@ void blur_small(float* mean, const Plane<T>& plane, const Plane<float>& alpha, c
   });
 }
 
+// Widens each small row once, then mixes the two that a row lies between.
+template <typename T>
+void enlarge(T* out, int height, int width, const float* mean, const Small& size, float peak) {
+  const auto rows = axis(size.height, height), columns = axis(size.width, width);
+  parallel_blocks(height, 48, [&](int begin, int end) {
+    float* lines = scratch<float, 4>(2 * static_cast<size_t>(width));
+    int held[2] = {-1, -1};
+    for (int y = begin; y < end; ++y) {
+      const int first = rows->first[y];
+      for (int k = first; k < first + rows->count; ++k) {
+        if (held[k & 1] == k) continue;
+        combine_taps(lines + (k & 1) * width, mean + static_cast<size_t>(k) * size.width, *columns, 0, width);
+        held[k & 1] = k;
+      }
+      const float first_weight = rows->weight[y], second_weight = rows->count == 2 ? rows->weight[height + y] : 0.0f;
+      const float *a = lines + (first & 1) * width, *b = rows->count == 2 ? lines + (~first & 1) * width : a;
+      mix_lines(out + static_cast<int64_t>(y) * width, a, b, first_weight, second_weight, peak, width);
+    }
+  });
+}
+
 template <typename T>
 void blur(T* out, const Plane<T>& plane, const Plane<float>& alpha, const Small& size,
           const std::vector<float>& taps, float trace, float peak) {
@@ -110,17 +146,7 @@ void blur(T* out, const Plane<T>& plane, const Plane<float>& alpha, const Small&
   load_alpha(clean, alpha);
   float* mean = scratch<float, 11>(size.pixels());
   blur_small(mean, plane, {clean, alpha.height, alpha.width, alpha.width, 1}, size, taps, trace);
-  const Plane<float> small{mean, size.height, size.width, size.width, 1};
-  const Axis rows(size.height, plane.height), columns(size.width, plane.width);
-  parallel_blocks(plane.height, 16, [&](int begin, int end) {
-    float* line = scratch<float, 2>(size.width);
-    float* full = scratch<float, 4>(plane.width);
-    for (int y = begin; y < end; ++y) {
-      combine_rows(line, small, rows, y, 0, size.width);
-      combine_taps(full, line, columns, 0, plane.width);
-      quantise_line(out + static_cast<int64_t>(y) * plane.width, full, peak, plane.width);
-    }
-  });
+  enlarge(out, plane.height, plane.width, mean, size, peak);
 }
 
 }  // namespace

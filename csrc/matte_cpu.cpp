@@ -3,27 +3,32 @@
 
 namespace banet {
 
+BANET_CLONES void clean_line(float* __restrict out, const float* __restrict row, int64_t step, int width) {
+  if (step == 1) for (int x = 0; x < width; ++x) out[x] = clean_alpha(row[x]);
+  else for (int x = 0; x < width; ++x) out[x] = clean_alpha(row[x * step]);
+}
+
 void load_alpha(float* out, const Plane<float>& alpha) {
-  for (int y = 0; y < alpha.height; ++y) {
-    const float* row = alpha.row(y);
-    for (int x = 0; x < alpha.width; ++x) *out++ = clean_alpha(row[x * alpha.step]);
+  for (int y = 0; y < alpha.height; ++y, out += alpha.width) {
+    clean_line(out, alpha.row(y), alpha.step, alpha.width);
   }
 }
 
 template <typename T>
-void shrink(float* out, const Plane<T>& plane, const Axis& rows, const Axis& columns) {
-  parallel_blocks(rows.target, 16, [&](int begin, int end) {
+void shrink(float* out, const Plane<T>& plane, int height, int width) {
+  const auto rows = axis(plane.height, height), columns = axis(plane.width, width);
+  parallel_blocks(height, 16, [&](int begin, int end) {
     float* line = scratch<float, 2>(plane.width);
     for (int y = begin; y < end; ++y) {
-      combine_rows(line, plane, rows, y, 0, plane.width);
-      combine_taps(out + static_cast<int64_t>(y) * columns.target, line, columns, 0, columns.target);
+      combine_rows(line, plane, *rows, y, 0, plane.width);
+      combine_taps(out + static_cast<int64_t>(y) * width, line, *columns, 0, width);
     }
   });
 }
 
-template void shrink(float*, const Plane<uint8_t>&, const Axis&, const Axis&);
-template void shrink(float*, const Plane<int16_t>&, const Axis&, const Axis&);
-template void shrink(float*, const Plane<float>&, const Axis&, const Axis&);
+template void shrink(float*, const Plane<uint8_t>&, int, int);
+template void shrink(float*, const Plane<int16_t>&, int, int);
+template void shrink(float*, const Plane<float>&, int, int);
 
 // --- guided filter -----------------------------------------------------------------------------------------
 
@@ -64,20 +69,23 @@ static void guided_field(const AlphaField& field, const float* alpha, const floa
     for (int y = begin; y < end; ++y) {
       const size_t at = static_cast<size_t>(y) * w;
       moments_line(line, alpha + at, guide + at, peak, w);
-      box_line_4(moments + 4 * at, line, w, radius);
+      box_line_4(moments + 4 * at, line, w, radius, 0, w);
     }
   });
   parallel_blocks(h, matte_block, [&](int begin, int end) {
     float* line = scratch<float, 2>(2 * w);
-    box_rows(moments, h, 4 * w, radius, begin, end, [&](int y, const float* mean) {
+    const auto row = [&](int y) { return moments + 4 * static_cast<size_t>(y) * w; };
+    box_rows(row, h, 4 * w, radius, begin, end, [&](int y, const float* mean) {
       fit_line(line, mean, options.epsilon, w);
-      box_line_2(fits + 2 * static_cast<size_t>(y) * w, line, w, radius);
+      box_line_2(fits + 2 * static_cast<size_t>(y) * w, line, w, radius, 0, w);
     });
   });
   parallel_blocks(h, matte_block, [&](int begin, int end) {
-    box_rows(fits, h, 2 * w, radius, begin, end, [&](int y, const float* mean) {
+    const auto row = [&](int y) { return fits + 2 * static_cast<size_t>(y) * w; };
+    box_rows(row, h, 2 * w, radius, begin, end, [&](int y, const float* mean) {
       const size_t at = static_cast<size_t>(y) * w;
       split_line(field.slope + at, field.offset + at, mean, w);
+      certainty_line(field.state + at, field.slope + at, field.offset + at, options.floor, options.ceiling, w);
     });
   });
 }
@@ -92,10 +100,29 @@ AlphaField alpha_field(const float* alpha, const float* guide, float peak, int h
   } else {
     std::fill(field.slope, field.slope + pixels, 0.0f);
     std::copy(alpha, alpha + pixels, field.offset);
+    certainty_line(field.state, field.slope, field.offset, options.floor, options.ceiling,
+                   static_cast<int>(pixels));
   }
-  certainty_line(field.state, field.slope, field.offset, options.floor, options.ceiling,
-                 static_cast<int>(pixels));
   return field;
+}
+
+Window soft_window(const AlphaField& field, int margin) {
+  const int h = field.height, w = field.width;
+  Window window{h, 0, w, 0};
+  for (int y = 0; y < h; ++y) {
+    const uint8_t* row = field.state + static_cast<size_t>(y) * w;
+    const uint8_t* below = y + 1 < h ? row + w : row;
+    // Certain neighbours that disagree are soft between them.
+    const auto soft = [&](int x) { return !(row[x] & row[least(x + 1, w - 1)] & below[x]); };
+    int left = 0, right = w;
+    while (left < w && !soft(left)) ++left;
+    if (left == w) continue;
+    while (!soft(right - 1)) --right;
+    window = {least(window.top, y), y + 1, least(window.left, left), most(window.right, right)};
+  }
+  // One more on the right and below: the neighbour that disagreed.
+  return {most(window.top - margin, 0), least(window.bottom + margin + 1, h), most(window.left - margin, 0),
+          least(window.right + margin + 1, w)};
 }
 
 // --- full size ---------------------------------------------------------------------------------------------

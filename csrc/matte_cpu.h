@@ -29,7 +29,7 @@ void load_alpha(float* out, const Plane<float>& alpha);
 
 // A plane at the matte's size.
 template <typename T>
-void shrink(float* out, const Plane<T>& plane, const Axis& rows, const Axis& columns);
+void shrink(float* out, const Plane<T>& plane, int height, int width);
 
 // `guide`: luma samples at the matte's size, `peak` their largest value. Neither is read if not guided.
 AlphaField alpha_field(const float* alpha, const float* guide, float peak, int height, int width,
@@ -43,6 +43,14 @@ void soft_alpha(float* out, const float* slope, const float* offset, const uint8
                 float floor, float ceiling, int count);
 void soft_alpha(float* out, const float* slope, const float* offset, const int16_t* luma, float peak,
                 float floor, float ceiling, int count);
+
+// The smallest rectangle of the matte that holds all soft pixels, `margin` wider on each side; empty
+// (begin >= end) where all is certain.
+struct Window {
+  int top, bottom, left, right;
+};
+
+Window soft_window(const AlphaField& field, int margin);
 
 struct Span {
   int begin, end;

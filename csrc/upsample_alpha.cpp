@@ -8,8 +8,8 @@ namespace {
 template <typename T>
 void upsample_rows(float* out, const Plane<T>& luma, const AlphaField& field, float peak,
                    const AlphaOptions& options) {
-  const Axis rows(field.height, luma.height), columns(field.width, luma.width);
-  const SpanWalk walk(field, rows, columns);
+  const auto rows = axis(field.height, luma.height), columns = axis(field.width, luma.width);
+  const SpanWalk walk(field, *rows, *columns);
   parallel_blocks(luma.height, matte_block, [&](int begin, int end) {
     float* slope = scratch<float, 4>(luma.width);
     float* offset = scratch<float, 5>(luma.width);
@@ -20,7 +20,8 @@ void upsample_rows(float* out, const Plane<T>& luma, const AlphaField& field, fl
           std::fill(line + span.begin, line + span.end, span.state == surely_subject ? 1.0f : 0.0f);
           continue;
         }
-        enlarge_pair(slope, offset, field.slopes(), field.offsets(), rows, columns, y, span.begin, span.end);
+        enlarge_pair(slope, offset, field.slopes(), field.offsets(), *rows, *columns, y, span.begin,
+                     span.end);
         soft_alpha(line + span.begin, slope, offset, luma.row(y) + span.begin, peak, options.floor,
                    options.ceiling, span.end - span.begin);
       }
@@ -35,9 +36,7 @@ void upsample(float* out, const Plane<float>& alpha, const Plane<T>& luma, float
   float* clean = scratch<float, 12>(2 * pixels);
   float* guide = clean + pixels;
   load_alpha(clean, alpha);
-  if (options.guided) {
-    shrink(guide, luma, Axis(luma.height, alpha.height), Axis(luma.width, alpha.width));
-  }
+  if (options.guided) shrink(guide, luma, alpha.height, alpha.width);
   const AlphaField field = alpha_field(clean, guide, peak, alpha.height, alpha.width, options);
   upsample_rows(out, luma, field, peak, options);
 }
