@@ -49,7 +49,7 @@ def extension(cuda: bool) -> Any:
 
     define = f"-DTORCH_TARGET_VERSION={STABLE_ABI}"
     sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
-    flags = {"cxx": ["-std=c++17", "-O3", "-Wall", define]}
+    flags = {"cxx": ["-std=c++17", "-O3", "-g0", "-Wall", define]}
     if not cuda:
         return cpp_extension.CppExtension("banet_stream._C", sources, extra_compile_args=flags)
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)

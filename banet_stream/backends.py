@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,12 @@ def requested() -> str:
 
 
 _table = Table(requested())
+if not _table.forced and "compiled" in _table.reasons:
+    # On the error stream even where nothing sets logging up.
+    logging.getLogger("banet_stream").warning(
+        "the compiled operators are not here (%s): their references run instead, many times slower",
+        _table.reasons["compiled"],
+    )
 
 
 def find(operator: str, device: torch.device) -> Operator:
