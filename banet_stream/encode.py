@@ -20,6 +20,9 @@ from .frame import PIXEL_FORMATS, Frame, Packet, PixelFormat, planes_of, to_vide
 
 log = logging.getLogger(__name__)
 
+# SVT-AV1 writes its banner to standard error unless told: errors only.
+os.environ.setdefault("SVT_LOG", "1")
+
 
 @dataclass(frozen=True)
 class Codec:
