@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
 # A demuxer that fails this often in a row will not recover.
 MAX_READ_ERRORS = 50
+# Sound and pictures rarely end together: less than this is no loss.
+DURATION_SLACK_SECONDS = 0.5
 PASSED_TYPES = ("audio", "subtitle")
 
 
@@ -63,7 +65,8 @@ class Source:
             self.container.close()
             raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
         self.stop = threading.Event()  # set: end as if the file ended here
-        self.frames = self.damaged = 0
+        self.frames = self.packets = self.damaged = 0
+        self.read_until = 0.0  # seconds, over all streams
         self.read_error = ""
         # Times count from the first picture; sound often starts a little before it.
         self.origin = (self.video.start_time or 0) * self.info.time_base
@@ -88,14 +91,24 @@ class Source:
     @property
     def lost_frames(self) -> int:
         """Frames that the source promised and did not deliver, once it was read to its end."""
-        whole = not self.start_seconds and self.duration_seconds is None and not self.stop.is_set()
-        if not whole:
+        if self.start_seconds or self.duration_seconds is not None or self.stop.is_set():
             return 0
         if self.info.frames:
-            return max(0, self.info.frames - self.frames)
-        # Matroska declares no count: trust its duration when something broke on the way.
-        broken = self.read_error or self.damaged
-        return max(self.damaged, self.expected_frames - self.frames) if broken else 0
+            # Packets, not frames: an edit list hides frames that are there.
+            return max(0, self.info.frames - self.packets) + self.damaged
+        # Matroska declares no count but a duration; other formats only guess theirs.
+        missing = self.duration_missing
+        if "matroska" in self.container.format.name and self.info.rate and missing > DURATION_SLACK_SECONDS:
+            return round(missing * self.info.rate) + self.damaged
+        return self.damaged
+
+    @property
+    def duration_missing(self) -> float:
+        """Seconds between the last thing read and the end that the container declares."""
+        if self.container.duration is None:
+            return 0.0
+        end = (self.container.duration + (self.container.start_time or 0)) / av.time_base
+        return max(0.0, end - self.read_until)
 
 
 def decode(source: Source) -> Iterator[Frame | Packet]:
@@ -148,8 +161,10 @@ def read_packets(source: Source) -> Iterator[Packet]:
     packets = source.container.demux(streams)
     while errors < MAX_READ_ERRORS:
         try:
-            yield next(packets)
+            packet = next(packets)
             errors = 0
+            note_position(source, packet)
+            yield packet
         except StopIteration:
             return
         except InvalidDataError as error:
@@ -160,6 +175,14 @@ def read_packets(source: Source) -> Iterator[Packet]:
         except (FFmpegError, OSError) as error:
             source.read_error = error.strerror or str(error)
             return
+
+
+def note_position(source: Source, packet: Packet) -> None:
+    if packet.stream is source.video and packet.size:
+        source.packets += 1
+    if packet.pts is not None and packet.time_base is not None:
+        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        source.read_until = max(source.read_until, end)
 
 
 def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:

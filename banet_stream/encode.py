@@ -129,9 +129,12 @@ class Sink:
         assert self._container is not None
         assert self._video is not None
         self._mux(self._video.encode(None))
-        for stream, again in self._passed.values():
-            if again:
-                self._mux(stream.encode(None))  # type: ignore[attr-defined]
+        for source in self.source.passed:
+            stream, again = self._passed.get(source.index, (None, False))
+            if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and again:
+                for sound in source.codec_context.decode(None):
+                    self._mux(stream.encode(sound))
+                self._mux(stream.encode(None))
         self._container.close()
 
     def finish(self) -> None:
@@ -245,6 +248,8 @@ def encode(
                 if progress:
                     progress(item)
                 yield item
+        if sink.frames == 0 and sink.source.stop.is_set():
+            return  # interrupted before the first frame: the caller says so
         if sink.frames == 0:
             raise InputError(f"{sink.source.name}: holds no video frame that can be decoded")
         sink.flush()

@@ -158,22 +158,19 @@ def matte(
 ) -> Iterator[Frame | Packet]:
     """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage."""
     timings = stream.timings
-    try:
-        for item in items:
-            if isinstance(item, Packet):
-                yield item
-                continue
-            alpha = stream.network_alpha(item)
-            with timings("background"):
-                behind = background.planes(item, alpha.cpu())
-            with timings("composite"):
-                planes = ops.composite(
-                    item.planes,
-                    alpha.cpu(),
-                    behind,
-                    depth=item.format.depth,
-                    subsampling=item.format.subsampling,
-                )
-            yield item.with_planes(planes)
-    finally:
-        background.close()
+    for item in items:
+        if isinstance(item, Packet):
+            yield item
+            continue
+        alpha = stream.network_alpha(item).cpu()
+        with timings("background"):
+            behind = background.planes(item, alpha)
+        with timings("composite"):
+            planes = ops.composite(
+                item.planes,
+                alpha,
+                behind,
+                depth=item.format.depth,
+                subsampling=item.format.subsampling,
+            )
+        yield item.with_planes(planes)

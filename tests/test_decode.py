@@ -81,13 +81,13 @@ def test_stop_ends_the_stream(clip: Clip) -> None:
 
 
 def test_a_cut_off_file_is_read_as_far_as_it_goes(clip: Clip, tmp_path: Path) -> None:
-    whole = clip(frames=60, suffix=".mkv", noise=True)
     cut = tmp_path / "cut.mkv"
-    content = whole.read_bytes()
+    content = clip(frames=60, suffix=".mkv", noise=True).read_bytes()
     cut.write_bytes(content[: len(content) // 2])
     source = Source(cut)
     frames = frames_of(source)
     assert 5 < len(frames) < 60
+    assert source.lost_frames == pytest.approx(60 - len(frames), abs=2)
     source.close()
 
 
@@ -95,11 +95,30 @@ def test_damaged_packets_are_skipped_and_counted(clip: Clip, tmp_path: Path) -> 
     path = tmp_path / "damaged.mp4"
     content = bytearray(clip(frames=60, noise=True).read_bytes())
     start = content.index(b"mdat") + len(content) // 3
-    content[start : start + 200] = bytes(200)
+    content[start : start + 4000] = bytes(4000)
     path.write_bytes(content)
     source = Source(path)
     frames = frames_of(source)
-    assert len(frames) >= 20
+    assert 20 <= len(frames) <= 60
+    assert source.lost_frames >= source.damaged > 0
+    source.close()
+
+
+def test_frames_hidden_by_an_edit_list_are_not_lost(clip: Clip, tmp_path: Path) -> None:
+    """Cutting without re-encoding keeps frames before the cut in the file, not to be shown."""
+    path = tmp_path / "cut.mp4"
+    with av.open(str(clip(frames=50))) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= 10 * 512
+                packet.dts -= 10 * 512
+                packet.stream = stream
+                new.mux(packet)
+    source = Source(path)
+    frames = frames_of(source)
+    assert len(frames) < source.info.frames == 50
+    assert source.lost_frames == 0
     source.close()
 
 
