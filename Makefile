@@ -2,14 +2,15 @@
 # make demo      the main job on a clip (INPUT=my.mp4 BG=office.png for your own)
 # make test      every check and test
 #
-# TORCH chooses PyTorch's build; on a machine with an NVIDIA GPU the CUDA build is what pip takes by itself.
+# TORCH names PyTorch's version. On Linux the public index has its CUDA build; TORCH_INDEX=URL takes it from
+# another index, such as PyTorch's own of CPU builds (README, "CPU or GPU").
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo 1)
-# Without a GPU: the CPU build (a plain `torch` pulls gigabytes of CUDA).
-TORCH ?= $(if $(HAS_GPU),torch==2.11.0,torch==2.13.0)
+# Pinned: an open range would follow every release. Before the rest, so that nothing else chooses it.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
 
 # Spinning OpenMP threads stall a machine whose cores are busy.
 export OMP_WAIT_POLICY = passive
@@ -24,7 +25,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@
 
