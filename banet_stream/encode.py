@@ -20,6 +20,9 @@ from .frame import PIXEL_FORMATS, Frame, Packet, PixelFormat, planes_of, to_vide
 
 log = logging.getLogger(__name__)
 
+# SVT-AV1 writes its banner to standard error unless told: errors only.
+os.environ.setdefault("SVT_LOG", "1")
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -51,6 +54,8 @@ CONTAINERS = {
     ".mkv": ("h264", "hevc", "av1", "vp9", "prores", "ffv1"),
     ".webm": ("vp9", "av1"),
 }
+# Opus knows five sampling rates, of which this is the full one.
+OPUS_RATE = 48000
 MOV_FAMILY = (".mp4", ".m4v", ".mov")
 
 
@@ -124,9 +129,12 @@ class Sink:
         assert self._container is not None
         assert self._video is not None
         self._mux(self._video.encode(None))
-        for stream, again in self._passed.values():
-            if again:
-                self._mux(stream.encode(None))  # type: ignore[attr-defined]
+        for source in self.source.passed:
+            stream, again = self._passed.get(source.index, (None, False))
+            if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and again:
+                for sound in source.codec_context.decode(None):
+                    self._mux(stream.encode(sound))
+                self._mux(stream.encode(None))
         self._container.close()
 
     def finish(self) -> None:
@@ -187,10 +195,9 @@ class Sink:
             if stream.codec_context.codec.canonical_name in self._container.supported_codecs:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
                 continue
-            name = self._container.default_audio_codec
-            if stream.type == "audio" and name and name != "none":
-                name = "libopus" if name == "opus" else name
-                rate = 48000 if name == "libopus" else stream.codec_context.sample_rate
+            if isinstance(stream, av.AudioStream) and self._container.default_audio_codec != "none":
+                name = self._container.default_audio_codec.replace("opus", "libopus")
+                rate = OPUS_RATE if name == "libopus" else stream.codec_context.sample_rate
                 added = self._container.add_stream(name, rate=rate, layout=stream.codec_context.layout.name)
                 self._passed[stream.index] = (added, True)
                 self.notices.append(f"{self.path.suffix} can't hold {label}: re-encoded as {name}")
@@ -241,6 +248,8 @@ def encode(
                 if progress:
                     progress(item)
                 yield item
+        if sink.frames == 0 and sink.source.stop.is_set():
+            return  # interrupted before the first frame: the caller says so
         if sink.frames == 0:
             raise InputError(f"{sink.source.name}: holds no video frame that can be decoded")
         sink.flush()

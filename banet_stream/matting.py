@@ -59,7 +59,8 @@ class Matter:
     @property
     def description(self) -> str:
         """What really runs, for people."""
-        return f"{self.model} on {self.engine.name} {self.engine.device}, {self.engine.precision}, size {self.size}"
+        engine = self.engine
+        return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, size {self.size}"
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The matte of one picture, without memory of earlier ones.
@@ -108,7 +109,7 @@ class MatteStream:
         return ops.upsample_alpha(self._smooth(small)[0, 0].cpu(), luma).numpy()
 
     def network_alpha(self, frame: Frame) -> Tensor:
-        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as the frame is coded."""
+        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded."""
         aspect = frame.sample_aspect_ratio
         size = network_size(frame.height, frame.width, self.matter.size, aspect)
         with self.timings("to input"):
@@ -157,22 +158,19 @@ def matte(
 ) -> Iterator[Frame | Packet]:
     """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage."""
     timings = stream.timings
-    try:
-        for item in items:
-            if isinstance(item, Packet):
-                yield item
-                continue
-            alpha = stream.network_alpha(item)
-            with timings("background"):
-                behind = background.planes(item, alpha.cpu())
-            with timings("composite"):
-                planes = ops.composite(
-                    item.planes,
-                    alpha.cpu(),
-                    behind,
-                    depth=item.format.depth,
-                    subsampling=item.format.subsampling,
-                )
-            yield item.with_planes(planes)
-    finally:
-        background.close()
+    for item in items:
+        if isinstance(item, Packet):
+            yield item
+            continue
+        alpha = stream.network_alpha(item).cpu()
+        with timings("background"):
+            behind = background.planes(item, alpha)
+        with timings("composite"):
+            planes = ops.composite(
+                item.planes,
+                alpha,
+                behind,
+                depth=item.format.depth,
+                subsampling=item.format.subsampling,
+            )
+        yield item.with_planes(planes)

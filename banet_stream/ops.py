@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import reference
+from . import backends, reference
 
 MATRICES = tuple(reference.LUMA_WEIGHTS)
 DEPTHS = (8, 10, 12)
 SUBSAMPLINGS = ((1, 1), (2, 1), (2, 2))
+INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 UPSAMPLINGS = ("guided", "bilinear")
 
 
@@ -35,7 +36,7 @@ def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> 
     same = logits.shape[0] == image.shape[0]
     check(name, "logits", same, f"have the image's batch size {image.shape[0]}", logits.shape[0])
     check(name, "temperature", temperature > 0, "be positive", temperature)
-    return reference.boundary_attention(logits, image, temperature=temperature)
+    return backends.find(name, image.device)(logits, image, temperature=temperature)
 
 
 def frame_to_input(
@@ -47,6 +48,8 @@ def frame_to_input(
     depth: int = 8,
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
 ) -> Tensor:
     """A decoded frame as network input: YUV to RGB, resized, normalised.
 
@@ -57,16 +60,27 @@ def frame_to_input(
         full_range: True for 0..255 samples ("pc"), False for 16..235 ("tv").
         depth: bits per sample: 8, 10 or 12.
         mean, std: per-channel normalisation of RGB in 0..1.
+        dtype: of the result: float32, float16 or bfloat16.
+        channels_last: the result's memory format.
 
     Returns:
-        [1, 3, h, w] float32: (rgb - mean) / std, rgb clamped to 0..1.
+        [1, 3, h, w]: (rgb - mean) / std, rgb clamped to 0..1.
     """
     name = "frame_to_input"
     check_planes(name, "planes", planes, depth)
     check(name, "size", min(size) > 0, "be two positive numbers", size)
     check_choice(name, "matrix", matrix, MATRICES)
-    return reference.frame_to_input(
-        planes, size=size, matrix=matrix, full_range=full_range, depth=depth, mean=mean, std=std
+    check_choice(name, "dtype", dtype, INPUT_DTYPES)
+    return backends.find(name, planes[0].device)(
+        planes,
+        size=size,
+        matrix=matrix,
+        full_range=full_range,
+        depth=depth,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        channels_last=channels_last,
     )
 
 
@@ -109,7 +123,7 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: s
     check_alpha(name, alpha)
     check_planes(name, "luma", [luma], depth)
     check_choice(name, "upsampling", upsampling, UPSAMPLINGS)
-    return reference.upsample_alpha(alpha, luma, depth=depth, upsampling=upsampling)
+    return backends.find(name, luma.device)(alpha, luma, depth=depth, upsampling=upsampling)
 
 
 def composite(
@@ -145,7 +159,7 @@ def composite(
     height, width = planes[0].shape
     chroma = [-(-height // subsampling[1]), -(-width // subsampling[0])]
     check(name, "planes", shapes[1:] == [chroma, chroma], f"have chroma of shape {chroma}", shapes[1:])
-    return reference.composite(
+    return backends.find(name, alpha.device)(
         planes,
         alpha,
         background,
@@ -171,7 +185,7 @@ def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int
     check_planes(name, "planes", planes, depth, count=3)
     check_alpha(name, alpha)
     check(name, "sigma", sigma > 0, "be positive", sigma)
-    return reference.masked_blur(planes, alpha, sigma=sigma, depth=depth)
+    return backends.find(name, alpha.device)(planes, alpha, sigma=sigma, depth=depth)
 
 
 # --- checks ------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+// All schemas, and the module `banet_stream._C` whose import registers them. What they compute is in
+// banet_stream/reference.py, how the arguments are made in banet_stream/compiled.py.
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(banet_stream, m) {
+  m.def("boundary_attention(Tensor logits, Tensor image, float temperature, bool channels_last) -> Tensor");
+  m.def(
+      "boundary_attention_backward(Tensor grad, Tensor attention, int height, int width, ScalarType dtype, "
+      "float temperature) -> Tensor");
+  m.def(
+      "frame_to_input(Tensor y, Tensor u, Tensor v, int height, int width, float[] scale, float[] mean, "
+      "float[] std, ScalarType dtype, bool channels_last) -> Tensor");
+  m.def(
+      "upsample_alpha(Tensor alpha, Tensor luma, int depth, bool guided, int radius, float epsilon, "
+      "float floor, float ceiling) -> Tensor");
+  m.def(
+      "composite(Tensor y, Tensor u, Tensor v, Tensor alpha, Tensor back_y, Tensor back_u, Tensor back_v, "
+      "int depth, int horizontal, int vertical, bool guided, int radius, float epsilon, float floor, "
+      "float ceiling, int reach, float tiny) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "masked_blur(Tensor plane, Tensor alpha, int depth, int height, int width, float[] taps, float trace) "
+      "-> Tensor");
+}
+
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr,
+                                   nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&definition);
+}

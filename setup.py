@@ -1,0 +1,75 @@
+"""The compiled operators, and nothing else: metadata and settings are in pyproject.toml.
+
+CUDA kernels are built when torch was built for CUDA and a toolkit is there (CUDA_HOME), unless
+BANET_CUDA=0; BANET_CUDA=1 makes a missing toolkit an error. Nothing is downloaded, no GPU is asked for.
+Without a C++ compiler the package installs without the operators and runs on their references.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import setup
+
+STABLE_ABI = "0x020a000000000000"  # torch 2.10: one build serves it and everything after
+# Turing to Blackwell, and PTX for what comes after; TORCH_CUDA_ARCH_LIST overrides.
+ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+
+
+def options() -> dict[str, Any]:
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except ImportError:
+        return without_operators(
+            "torch is not importable here; install it first and pass --no-build-isolation"
+        )
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if not (shutil.which(compiler) or shutil.which("g++") or shutil.which("clang++")):
+        return without_operators(f"no C++ compiler ({compiler} is not on the PATH)")
+    wanted = os.environ.get("BANET_CUDA", "")
+    if wanted not in ("", "0", "1"):
+        raise SystemExit(f"BANET_CUDA must be 0 or 1, got {wanted!r}")
+    toolkit = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
+    if wanted == "1" and not toolkit:
+        raise SystemExit(
+            f"BANET_CUDA=1, but torch {torch.__version__} is built for CUDA {torch.version.cuda} "
+            f"and the toolkit is at {cpp_extension.CUDA_HOME}: both must be there"
+        )
+    return {
+        "ext_modules": [extension(toolkit and wanted != "0")],
+        "cmdclass": {
+            "build_ext": cpp_extension.BuildExtension.with_options(use_ninja=bool(shutil.which("ninja")))
+        },
+    }
+
+
+def extension(cuda: bool) -> Any:
+    from torch.utils import cpp_extension
+
+    define = f"-DTORCH_TARGET_VERSION={STABLE_ABI}"
+    sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
+    flags = {"cxx": ["-std=c++17", "-O3", "-g0", "-Wall", define]}
+    if not cuda:
+        return cpp_extension.CppExtension("banet_stream._C", sources, extra_compile_args=flags)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    sources += sorted(str(path) for path in Path("csrc").glob("*.cu"))
+    flags["nvcc"] = ["-std=c++17", "-O3", "-DUSE_CUDA", define]
+    return cpp_extension.CUDAExtension("banet_stream._C", sources, extra_compile_args=flags)
+
+
+def without_operators(reason: str) -> dict[str, Any]:
+    line = "*" * 78
+    sys.stderr.write(
+        f"{line}\nbanet-stream: installing WITHOUT its compiled operators: {reason}.\n"
+        "It will work, many times slower; `banet-stream doctor` shows what serves each operator.\n"
+        f"{line}\n"
+    )
+    return {}
+
+
+setup(**options())
