@@ -12,7 +12,6 @@ the network's sides to multiples of 32 and never enlarges, and its edge-guided u
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import tempfile
@@ -93,7 +92,7 @@ def predictor(model: str, *, size: int, precision: str, device: str, product: bo
     if size < 1:
         raise UsageError(f"--size: must be 1 or more, got {size}")
     where = choose_device(device)
-    network = copy.deepcopy(checkpoint.network(model))
+    network = checkpoint.network(model)
     return alone(TorchEngine(network, where, choose_precision(precision, where)), size)
 
 
