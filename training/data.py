@@ -6,6 +6,7 @@ many processes make them. So the iteration is the data cursor, and a resumed run
 
 from __future__ import annotations
 
+import os
 import signal
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -199,7 +200,10 @@ def batches(samples: Samples, *, workers: int, pin_memory: bool = False) -> Iter
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C reaches a terminal's whole process group; the parent finishes its iteration and ends us."""
+    """Ctrl-C and ``kill`` of a whole run must reach the parent alone: it finishes its step, saves, and ends us.
+
+    A group of our own does that, where ignoring SIGTERM would not: it is how the parent ends us at its exit.
+    """
     del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's own handler came with the fork

@@ -242,8 +242,11 @@ def stop_requests() -> Iterator[list[int]]:
 def log(out: Path, **values: float) -> None:
     line = json.dumps({name: round(value, 5) for name, value in values.items()})
     print(line, flush=True)
-    with (out / "log.jsonl").open("a") as file:
-        file.write(line + "\n")
+    try:
+        with (out / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise OutputError(f"{out / 'log.jsonl'}: can't be written ({error})") from error
 
 
 def forget_after(path: Path, iteration: int) -> None:
@@ -329,6 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BanetStreamError as error:
         print(f"training.train: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before the first iteration, or the second Ctrl-C
+        print("training.train: interrupted; the last checkpoint is as it was", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
 
 
 if __name__ == "__main__":
