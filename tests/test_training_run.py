@@ -388,6 +388,20 @@ def test_init_starts_from_averaged_weights_and_remembers_where_they_come_from(ro
     assert "started from the weights of `checkpoint.pt` (iteration 8; " in card.ancestry(state)
 
 
+def test_early_checkpoints_say_where_they_come_from_too(root, whole, tmp_path):
+    state = checkpoint.load(whole / "checkpoint.pt")
+    del state["ancestors"]
+    assert checkpoint.lineage(state) == []
+    state["config"]["init"] = str(whole / "checkpoint.pt")
+    torch.save(state, tmp_path / "early.pt")
+    export.export(tmp_path / "early.pt", name="tiny", root=root, folder=tmp_path)
+    assert "started from the weights of `checkpoint.pt` (iteration 8; " in (tmp_path / "tiny.md").read_text()
+    state["config"]["init"] = str(tmp_path / "gone.pt")
+    torch.save(state, tmp_path / "early.pt")
+    with pytest.raises(WeightsError, match=r"gone\.pt"):
+        export.export(tmp_path / "early.pt", name="tiny", root=root, folder=tmp_path)
+
+
 # Evaluating
 
 

@@ -157,6 +157,18 @@ def ancestors(init: str) -> list[dict[str, Any]]:
     return [{"init": Path(init).name, "iteration": int(facts.get("iteration", 0)), "sets": sets}]
 
 
+def lineage(state: State) -> list[dict[str, Any]]:
+    """A checkpoint's ancestors; early checkpoints name only the file they started from, so it is looked at.
+
+    Raises:
+        WeightsError: when that file is not there any more.
+    """
+    if "ancestors" in state:
+        return list(state["ancestors"])
+    init = state["config"]["init"]
+    return ancestors(init) if init else []
+
+
 def sets_seen(state: State) -> list[str]:
     """Every set the weights have learnt from, this run's first."""
     names = list(state["config"]["sets"])

@@ -200,7 +200,7 @@ def batches(samples: Samples, *, workers: int, pin_memory: bool = False) -> Iter
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C and ``kill`` of a whole run must reach the parent alone: it finishes its step, saves, and ends us.
+    """Ctrl-C and ``kill`` of a whole run must reach the parent alone: it finishes, saves, and ends us.
 
     A group of our own does that, where ignoring SIGTERM would not: it is how the parent ends us at its exit.
     """

@@ -36,6 +36,7 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Pa
     if not re.fullmatch(r"[a-z0-9_-]+", name):
         raise UsageError(f"--name {name}: must be small letters, digits, - or _")
     state = checkpoint.load(source)
+    state["ancestors"] = checkpoint.lineage(state)
     pairs = read_tar(root / evaluate.VALIDATION)  # before anything is written
     weights = folder / f"{name}.safetensors"
     checkpoint.write_weights(weights, state)

@@ -95,7 +95,7 @@ class Run:
         if saved:
             for name, part in self.parts().items():
                 part.load_state_dict(saved[name])
-            self.iteration, self.ancestors = saved["iteration"], saved.get("ancestors", [])
+            self.iteration, self.ancestors = saved["iteration"], checkpoint.lineage(saved)
 
     def parts(self) -> dict[str, Any]:
         return {
