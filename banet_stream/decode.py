@@ -75,6 +75,15 @@ class Source:
         """Closes the file; closing twice is harmless."""
         self.container.close()
 
+    def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
+        """The packet's samples; a damaged one has none, and is counted."""
+        try:
+            return [f for f in packet.decode() if isinstance(f, av.AudioFrame)]
+        except FFmpegError as error:
+            self.damaged += 1
+            self.read_error = error.strerror or str(error)
+            return []
+
     @property
     def expected_frames(self) -> int:
         """How many frames are to come, as far as the container says; 0: unknown."""
