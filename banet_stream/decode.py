@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.error import FFmpegError, InvalidDataError
@@ -78,11 +79,12 @@ class Source:
     def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
         """The packet's samples; a damaged one has none, and is counted."""
         try:
-            return [f for f in packet.decode() if isinstance(f, av.AudioFrame)]
+            frames: list[Any] = packet.decode()
         except FFmpegError as error:
             self.damaged += 1
             self.read_error = error.strerror or str(error)
             return []
+        return frames
 
     @property
     def expected_frames(self) -> int:
