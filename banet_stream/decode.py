@@ -105,8 +105,9 @@ class Source:
         if self.start_seconds or self.duration_seconds is not None or self.stop.is_set():
             return 0
         if self.info.frames:
-            # Packets, not frames: an edit list hides frames that are there.
-            return max(0, self.info.frames - self.packets) + self.damaged
+            # Packets, not frames, tell a cut: an edit list hides frames that are there.
+            cut_off = self.packets < self.info.frames
+            return self.info.frames - self.frames if cut_off else self.damaged
         # Matroska declares no count but a duration; other formats only guess theirs.
         missing = self.duration_missing
         if "matroska" in self.container.format.name and self.info.rate and missing > DURATION_SLACK_SECONDS:

@@ -221,7 +221,8 @@ class Sink:
         if again:
             for sound in self.source.decode_sound(packet):
                 self._mux(stream.encode(sound))  # type: ignore[attr-defined]
-        elif packet.dts is not None:
+        elif packet.pts is not None:
+            packet.dts = packet.pts if packet.dts is None else packet.dts
             # Muxers refuse time that runs backwards, as it does in damaged files.
             if packet.dts <= self._last_dts.get(stream.index, packet.dts - 1):
                 self.source.damaged += 1
