@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.error import FFmpegError, InvalidDataError
@@ -75,6 +76,16 @@ class Source:
         """Closes the file; closing twice is harmless."""
         self.container.close()
 
+    def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
+        """The packet's samples; a damaged one has none, and is counted."""
+        try:
+            frames: list[Any] = packet.decode()
+        except FFmpegError as error:
+            self.damaged += 1
+            self.read_error = error.strerror or str(error)
+            return []
+        return frames
+
     @property
     def expected_frames(self) -> int:
         """How many frames are to come, as far as the container says; 0: unknown."""
@@ -94,8 +105,9 @@ class Source:
         if self.start_seconds or self.duration_seconds is not None or self.stop.is_set():
             return 0
         if self.info.frames:
-            # Packets, not frames: an edit list hides frames that are there.
-            return max(0, self.info.frames - self.packets) + self.damaged
+            # Packets, not frames, tell a cut: an edit list hides frames that are there.
+            cut_off = self.packets < self.info.frames
+            return self.info.frames - self.frames if cut_off else self.damaged
         # Matroska declares no count but a duration; other formats only guess theirs.
         missing = self.duration_missing
         if "matroska" in self.container.format.name and self.info.rate and missing > DURATION_SLACK_SECONDS:

@@ -22,6 +22,9 @@ DEFAULT_MODEL = "banet64"
 DEFAULT_SIZE = 512
 SMALLEST_SIZE, LARGEST_SIZE = 64, 4096
 
+# The longer side of what the network sees is at least this (or ``size``): it was trained at 192 to 320.
+SMALLEST_SEEN = 256
+
 # Smoothing: where successive mattes differ by CERTAIN or more, the new one is taken as it is; where they
 # agree, only STEADY of the difference is.
 CERTAIN, STEADY = 0.25, 0.35
@@ -146,10 +149,14 @@ class MatteStream:
 def network_size(
     height: int, width: int, longest: int, sample_aspect_ratio: Fraction = Fraction(1)
 ) -> tuple[int, int]:
-    """Height and width the network sees: the frame's shape as shown, its longer side at most ``longest``
-    (and no more than the frame has), both sides multiples of 32."""
+    """Height and width the network sees: the frame's shape as shown, both sides multiples of 32.
+
+    The longer side is ``longest``, or the frame's own where that is less, but not so little that people
+    become smaller than any it was trained on.
+    """
     shown = width * float(sample_aspect_ratio)
-    scale = min(1.0, longest / max(height, shown))
+    own = max(height, shown)
+    scale = min(longest, max(own, SMALLEST_SEEN)) / own
     return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, shown))  # type: ignore[return-value]
 
 

@@ -125,8 +125,8 @@ def process(
             engine=stream.matter.description,
             notices=sink.notices,
         )
-    if video.lost_frames or video.damaged:
-        raise IncompleteInput(describe_loss(video, sink), summary)
+        if video.lost_frames or video.damaged:
+            raise IncompleteInput(describe_loss(video, sink), summary)
     return summary
 
 

@@ -39,6 +39,7 @@ class Spec:
     space: int = 2  # H.273 numbers; 2: unspecified
     range: int = 0
     bars: bool = False  # colour bars instead of a person
+    index_first: bool = False  # in MP4 and MOV
     noise: bool = False  # so that every frame takes its share of the file
 
 
@@ -66,7 +67,8 @@ def colour_bars(width: int, height: int) -> Image.Image:
 
 
 def write_clip(path: Path, spec: Spec) -> None:
-    with av.open(str(path), "w") as container:
+    options = {"movflags": "+faststart"} if spec.index_first else {}
+    with av.open(str(path), "w", options=options) as container:
         video = container.add_stream(spec.codec, rate=spec.rate)
         video.width, video.height, video.pix_fmt = spec.width, spec.height, spec.pixel_format
         video.codec_context.sample_aspect_ratio = spec.aspect
@@ -130,7 +132,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def matter() -> Matter:
     """The shipped network on the CPU, in float32, at a size that suits the clips."""
-    return Matter(device="cpu", precision="float32", size=128)
+    return Matter(device="cpu", precision="float32", size=256)
 
 
 @dataclass(frozen=True)

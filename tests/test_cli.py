@@ -165,6 +165,8 @@ FAILURES = {  # exit code, message, arguments (T: the test's folder, C: clips)
     "precision": (6, "too slow on a CPU", lambda t, c: [c(), "-o", t / "o.mp4", "--device", "cpu", "--precision", "float16"]),
     "no model": (7, "neither a shipped model", lambda t, c: [c(), "-o", t / "o.mp4", "--model", "banet65"]),
     "damaged model": (7, "damaged", lambda t, c: [c(), "-o", t / "o.mp4", "--model", write(t / "m.safetensors", "x" * 50)]),
+    "bad crf": (5, "between 0 and 51 for h264", lambda t, c: [c(), "-o", t / "o.mp4", "--crf", "77"]),
+    "crf without one": (5, "has one quality", lambda t, c: [c(), "-o", t / "o.mov", "--codec", "prores", "--crf", "7"]),
     "no output": (2, "required", lambda t, c: [c()]),
     "bad time": (2, "a time is seconds", lambda t, c: [c(), "-o", t / "o.mp4", "--start", "soon"]),
     "bad rate": (2, "a rate is bits", lambda t, c: [c(), "-o", t / "o.mp4", "--bitrate", "fast"]),
