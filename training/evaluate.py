@@ -6,7 +6,7 @@ python -m training.evaluate --model runs/banet64/checkpoint.pt --product --size 
 By default the network is measured alone: the picture with its longer side at --size, enlarged where it is
 smaller, goes through the product's engine, and the matte comes back by plain bilinear interpolation. With
 --product the whole of ``Matter(model, size=SIZE).alpha(picture)`` is measured: its resampling, which rounds
-the network's sides to multiples of 32 and never enlarges, and its edge-guided upsampling.
+the network's sides to multiples of 32 and enlarges only very small pictures, and its edge-guided upsampling.
 """
 
 from __future__ import annotations
