@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ class TorchEngine:
     def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
         self.device, self.precision = device, precision
         self.dtype = PRECISIONS[precision]
-        folded = fold_batch_norm(network.eval()).to(device, self.dtype)
+        folded = fold_batch_norm(copy.deepcopy(network).eval()).to(device, self.dtype)
         self.network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

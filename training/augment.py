@@ -29,17 +29,22 @@ def composite_chance(name: str) -> float:
     return COMPOSITE_CHANCE.get(name, 0.0)
 
 
+# When crops grow, as shares of a run.
+GROWTH_BEGINS, GROWTH_ENDS = 0.6, 0.8
+
+
 @dataclass(frozen=True)
 class Shapes:
-    """The crop of an iteration: side^2 pixels in a random aspect, sides growing from start to end."""
+    """The crop of an iteration: side^2 pixels in a random aspect. Small is three times as fast and teaches
+    what a person is: the side stays at ``start`` for most of a run, grows, and ends at ``end``."""
 
     start: int
     end: int
     iterations: int
 
     def __call__(self, rng: np.random.Generator, iteration: int) -> tuple[int, int]:  # height, width
-        progress = min(1.0, 1.5 * iteration / self.iterations)  # the last third at full size
-        side = self.start + (self.end - self.start) * progress
+        grown = (iteration / self.iterations - GROWTH_BEGINS) / (GROWTH_ENDS - GROWTH_BEGINS)
+        side = self.start + (self.end - self.start) * min(1.0, max(0.0, grown))
         root = ASPECTS[rng.integers(len(ASPECTS))] ** 0.5
         return multiple_of_32(side / root), multiple_of_32(side * root)
 

@@ -167,7 +167,7 @@ def recipe(config: Mapping[str, Any]) -> str:
     aspects = f"{augment.ASPECTS[0]:g} to {augment.ASPECTS[-1]:g}"
     segmentation, boundary = losses.SEGMENTATION_WEIGHT, losses.BOUNDARY_WEIGHT
     return f"""\
-- Crops of {sides} pixels (full size for the last third), aspects {aspects}, batches of {c["batch"]}.
+- Crops of {sides} pixels (full size for the last fifth), aspects {aspects}, batches of {c["batch"]}.
 - Augmentation: scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
 - People cut out and put before other backgrounds: {chances or "none"}.
