@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import augment, checkpoint, losses
@@ -152,7 +153,7 @@ def ancestry(state: checkpoint.State) -> str:
     lines = []
     for a in state.get("ancestors", []):
         sets = ", ".join(a["sets"]) or "sets unknown"
-        lines.append(f"It started from the weights of `{a['init']}` (iteration {a['iteration']}; {sets}).")
+        lines.append(f"It started from the weights of `{Path(a['init']).name}` (iteration {a['iteration']}; {sets}).")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
