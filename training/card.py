@@ -153,7 +153,8 @@ def ancestry(state: checkpoint.State) -> str:
     lines = []
     for a in state.get("ancestors", []):
         sets = ", ".join(a["sets"]) or "sets unknown"
-        lines.append(f"It started from the weights of `{Path(a['init']).name}` (iteration {a['iteration']}; {sets}).")
+        start = Path(a["init"]).name
+        lines.append(f"It started from the weights of `{start}` (iteration {a['iteration']}; {sets}).")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
