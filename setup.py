@@ -25,7 +25,9 @@ def options() -> dict[str, Any]:
         import torch
         from torch.utils import cpp_extension
     except ImportError:
-        return without_operators("torch is not importable here; install it first and pass --no-build-isolation")
+        return without_operators(
+            "torch is not importable here; install it first and pass --no-build-isolation"
+        )
     compiler = os.environ.get("CXX", "c++").split()[0]
     if not (shutil.which(compiler) or shutil.which("g++") or shutil.which("clang++")):
         return without_operators(f"no C++ compiler ({compiler} is not on the PATH)")
@@ -40,7 +42,9 @@ def options() -> dict[str, Any]:
         )
     return {
         "ext_modules": [extension(toolkit and wanted != "0")],
-        "cmdclass": {"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=bool(shutil.which("ninja")))},
+        "cmdclass": {
+            "build_ext": cpp_extension.BuildExtension.with_options(use_ninja=bool(shutil.which("ninja")))
+        },
     }
 
 

@@ -36,7 +36,9 @@ def is_channels_last(image: Tensor) -> bool:
 def _(logits: Tensor, image: Tensor, temperature: float, channels_last: bool) -> Tensor:
     batch, _, height, width = image.shape
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty((batch, 4, height, width), dtype=image.dtype, device=image.device, memory_format=layout)
+    return torch.empty(
+        (batch, 4, height, width), dtype=image.dtype, device=image.device, memory_format=layout
+    )
 
 
 @torch.library.register_fake("banet_stream::boundary_attention_backward")
@@ -151,9 +153,7 @@ def composite(
     reach = reference.decontamination_radius(alpha) if decontaminate else 0
     front, back = map(packed, planes), map(packed, background)
     return list(
-        _ops.composite(
-            *front, alpha, *back, depth, *subsampling, *alpha_options(upsampling), reach, TINY
-        )
+        _ops.composite(*front, alpha, *back, depth, *subsampling, *alpha_options(upsampling), reach, TINY)
     )
 
 
