@@ -56,7 +56,7 @@ def frame(
 
 
 def matte(size: tuple[int, int], *, device: str = "cpu") -> Tensor:
-    """[h, w] float32: an ellipse with a soft edge, nearly 0 outside and nearly 1 inside, as a network gives."""
+    """[h, w] float32: a soft-edged ellipse, nearly 0 outside and nearly 1 inside, as a network gives."""
     y = torch.linspace(-1, 1, size[0])[:, None] if size[0] > 1 else torch.zeros(1, 1)
     x = torch.linspace(-1, 1, size[1])[None, :] if size[1] > 1 else torch.zeros(1, 1)
     distance = 1 - ((x / 0.5) ** 2 + ((y - 0.2) / 0.8) ** 2)

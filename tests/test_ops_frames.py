@@ -296,7 +296,7 @@ def test_opcheck(device: str) -> None:
     options = (True, 2, 4e-4, 0.05, 0.95)
     torch.library.opcheck(operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 1e-4))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
-    torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, [0.25, 0.5, 0.25], 1e-4))
+    torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))
     scale, mean = [0.3, 0.1, 16.0, 219.0, 128.0, 224.0], [0.5, 0.5, 0.5]
     for dtype, last in ((torch.float32, False), (torch.float16, True)):
         torch.library.opcheck(operators.frame_to_input, (*planes, 8, 12, scale, mean, mean, dtype, last))

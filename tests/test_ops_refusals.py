@@ -75,7 +75,20 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: ops.frame_to_input([BYTE] * 3, **COLOUR, dtype=torch.float64),
-        "frame_to_input: dtype must be one of torch.float32, torch.float16, torch.bfloat16, got torch.float64",
+        "frame_to_input: dtype must be one of torch.float32, torch.float16, torch.bfloat16, "
+        "got torch.float64",
+    ),
+    (
+        lambda: ops.sobel_gradient(torch.zeros(8, 8)),
+        "sobel_gradient: image must be [N, C, H, W], got 2 dimensions",
+    ),
+    (
+        lambda: ops.sobel_gradient(torch.zeros(1, 3, 8, 8, dtype=torch.float16)),
+        "sobel_gradient: image must be float32 or float64, got torch.float16",
+    ),
+    (
+        lambda: ops.refine_loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 9), torch.zeros(1, 1, 8, 8)),
+        "refine_loss: prediction must be [1, 1, 8, 8], got [1, 1, 8, 9]",
     ),
     (
         lambda: ops.boundary_attention(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 8, 8), temperature=4),

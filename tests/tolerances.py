@@ -31,6 +31,16 @@ def assert_floats(actual: Tensor, expected: Tensor, *, scale: float = 1.0) -> No
     torch.testing.assert_close(actual, expected, atol=limit, rtol=FLOATS[actual.dtype])
 
 
+def assert_gradients(actual: Tensor, expected: Tensor) -> None:
+    """Relative error of the whole tensor: eq. (11) divides by magnitudes that may be small, so single
+    gradients carry the rounding of the image many times enlarged."""
+    assert actual.dtype == expected.dtype
+    error = (actual.double() - expected.double()).norm()
+    assert error <= 50 * FLOATS[actual.dtype] * expected.double().norm() + FLOATS[actual.dtype], (
+        f"{error:.3g}"
+    )
+
+
 def assert_samples(actual: list[Tensor], expected: list[Tensor]) -> None:
     for got, wanted in zip(actual, expected, strict=True):
         assert got.dtype == wanted.dtype
