@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .kernel_options import alpha_options, is_channels_last, packed
 from .reference import LUMA_WEIGHTS, TINY, YuvScale
 
 _ops = torch.ops.banet_stream
@@ -25,10 +26,6 @@ def serves(operator: str, kind: str) -> bool:
 
 def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> Tensor:
     return _ops.boundary_attention(logits, image, temperature, is_channels_last(image))
-
-
-def is_channels_last(image: Tensor) -> bool:
-    return image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
 
 
 @torch.library.register_fake("banet_stream::boundary_attention")
@@ -191,21 +188,6 @@ def _(
 
 def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int, upsampling: str) -> Tensor:
     return _ops.upsample_alpha(alpha, packed(luma), depth, *alpha_options(upsampling))
-
-
-def alpha_options(upsampling: str) -> tuple[bool, int, float, float, float]:
-    return (
-        upsampling == "guided",
-        reference.GUIDED_RADIUS,
-        reference.GUIDED_EPSILON,
-        reference.ALPHA_FLOOR,
-        reference.ALPHA_CEILING,
-    )
-
-
-def packed(plane: Tensor) -> Tensor:
-    """Rows may lie apart (decoders pad them), columns not."""
-    return plane if plane.stride(1) == 1 else plane.contiguous()
 
 
 @torch.library.register_fake("banet_stream::upsample_alpha")
