@@ -86,7 +86,7 @@ launch: Callable[..., None] = launch_cupy
 
 
 def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> Tensor:
-    return _BoundaryAttention.apply(logits, image, temperature)
+    return _BoundaryAttention.apply(logits, image, temperature)  # type: ignore[no-untyped-call]
 
 
 class _BoundaryAttention(torch.autograd.Function):
@@ -108,7 +108,7 @@ class _BoundaryAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (value,) = ctx.saved_tensors
         last = grad[:, 3:]
         out = torch.empty((grad.shape[0], 1, *ctx.size), dtype=ctx.dtype, device=grad.device)
