@@ -10,7 +10,7 @@ import av
 import numpy as np
 import torch
 from av.error import FFmpegError
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from . import ops
@@ -21,6 +21,8 @@ from .frame import Frame, colour_of, planes_of
 DEFAULT_BLUR_STRENGTH = 50.0
 # The Gaussian's sigma at strength 100, as a share of the frame's shorter side.
 FULL_BLUR = 0.06
+# Times are sums of floats: this much is no difference.
+ROUNDING_SECONDS = 1e-6
 CHOICES = "an image, a video, a colour (green, #00b140), blur or blur:STRENGTH (1 to 100)"
 
 
@@ -166,7 +168,7 @@ class Video(Background):
         while True:
             if self._next is None:  # the end: from the top, one frame's time after the last
                 step = 1 / float(self._stream.average_rate or 25)
-                if seconds < self._last_seconds + step:
+                if seconds + ROUNDING_SECONDS < self._last_seconds + step:
                     return
                 self._loop_seconds = self._last_seconds + step
                 self._container.seek(0)
@@ -175,7 +177,7 @@ class Video(Background):
                 if self._next is None:
                     return
             shown = self._loop_seconds + self._seconds(self._next) - self._first_seconds
-            if shown > seconds:
+            if shown > seconds + ROUNDING_SECONDS:
                 return
             self._current, self._last_seconds = self._next, shown
             self._next = self._read()
@@ -268,7 +270,7 @@ def open_background(text: str) -> Background:
         with Image.open(text) as image:
             if not getattr(image, "is_animated", False):
                 return Picture(ImageOps.exif_transpose(image).convert("RGB"))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         pass  # not a picture: a video, perhaps
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         if not is_url(text):

@@ -19,7 +19,7 @@ from . import __version__, doctor
 from .background import CHOICES
 from .encode import CODECS, CONTAINERS, EncodeOptions
 from .engines import PRECISIONS
-from .errors import BanetStreamError, IncompleteInput, UsageError
+from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 from .stream import Progress, Summary, process
 
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report(error.summary, options)
         print(f"banet-stream: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before there was anything to keep
+        print("banet-stream: interrupted", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -163,21 +166,24 @@ def time_left(now: Progress) -> str:
 
 @contextmanager
 def interrupts(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C ends the source, so that what is done is flushed; the second breaks off."""
+    """The first Ctrl-C or SIGTERM ends the source, so that what is done is flushed; the second breaks off."""
+    watched = (signal.SIGINT, signal.SIGTERM)
 
     def first(_: int, __: FrameType | None) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in watched:
+            signal.signal(number, signal.default_int_handler)
         print("\nstopping; once more to break off", file=sys.stderr, flush=True)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread
         return
-    before = signal.signal(signal.SIGINT, first)
+    before = [signal.signal(number, first) for number in watched]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(watched, before, strict=True):
+            signal.signal(number, handler)
 
 
 def report(summary: Summary, options: argparse.Namespace) -> None:

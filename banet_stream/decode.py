@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.error import FFmpegError, InvalidDataError
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
 # A demuxer that fails this often in a row will not recover.
 MAX_READ_ERRORS = 50
+# Sound and pictures rarely end together: less than this is no loss.
+DURATION_SLACK_SECONDS = 0.5
 PASSED_TYPES = ("audio", "subtitle")
 
 
@@ -48,8 +51,8 @@ class Source:
         self.container = open_input(self.name)
         streams = [s for s in self.container.streams.video if not is_cover(s)]
         if not streams:
-            self.container.close()
             kinds = ", ".join(sorted({s.type for s in self.container.streams})) or "nothing known"
+            self.container.close()
             raise InputError(f"{self.name}: no video stream in it (it holds: {kinds})")
         self.video = streams[0]
         self.video.thread_type = "AUTO"
@@ -63,13 +66,25 @@ class Source:
             self.container.close()
             raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
         self.stop = threading.Event()  # set: end as if the file ended here
-        self.frames = self.damaged = 0
+        self.frames = self.packets = self.damaged = 0
+        self.read_until = 0.0  # seconds, over all streams
         self.read_error = ""
-        self.origin = (self.container.start_time or 0) / av.time_base
+        # Times count from the first picture; sound often starts a little before it.
+        self.origin = (self.video.start_time or 0) * self.info.time_base
 
     def close(self) -> None:
         """Closes the file; closing twice is harmless."""
         self.container.close()
+
+    def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
+        """The packet's samples; a damaged one has none, and is counted."""
+        try:
+            frames: list[Any] = packet.decode()
+        except FFmpegError as error:
+            self.damaged += 1
+            self.read_error = error.strerror or str(error)
+            return []
+        return frames
 
     @property
     def expected_frames(self) -> int:
@@ -87,14 +102,25 @@ class Source:
     @property
     def lost_frames(self) -> int:
         """Frames that the source promised and did not deliver, once it was read to its end."""
-        whole = not self.start_seconds and self.duration_seconds is None and not self.stop.is_set()
-        if not whole:
+        if self.start_seconds or self.duration_seconds is not None or self.stop.is_set():
             return 0
         if self.info.frames:
-            return max(0, self.info.frames - self.frames)
-        # Matroska declares no count: trust its duration when something broke on the way.
-        broken = self.read_error or self.damaged
-        return max(self.damaged, self.expected_frames - self.frames) if broken else 0
+            # Packets, not frames, tell a cut: an edit list hides frames that are there.
+            cut_off = self.packets < self.info.frames
+            return self.info.frames - self.frames if cut_off else self.damaged
+        # Matroska declares no count but a duration; other formats only guess theirs.
+        missing = self.duration_missing
+        if "matroska" in self.container.format.name and self.info.rate and missing > DURATION_SLACK_SECONDS:
+            return round(missing * self.info.rate) + self.damaged
+        return self.damaged
+
+    @property
+    def duration_missing(self) -> float:
+        """Seconds between the last thing read and the end that the container declares."""
+        if self.container.duration is None:
+            return 0.0
+        end = (self.container.duration + (self.container.start_time or 0)) / av.time_base
+        return max(0.0, end - self.read_until)
 
 
 def decode(source: Source) -> Iterator[Frame | Packet]:
@@ -103,8 +129,8 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
     With ``start_seconds`` the timestamps begin at zero there. Damaged packets are skipped and counted
     in ``source.damaged``. The source stays open: packets on their way point into it.
     """
-    start = source.origin + source.start_seconds
-    end = float("inf") if source.duration_seconds is None else start + source.duration_seconds
+    start = source.origin + exact(source.start_seconds)
+    end = None if source.duration_seconds is None else start + exact(source.duration_seconds)
     if source.start_seconds:
         source.container.seek(int(start * av.time_base))
     clock = Clock(source.info)
@@ -118,7 +144,7 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
         if packet.stream is not source.video:
             if packet.pts is None or (source.start_seconds and packet.pts * base < start):
                 continue
-            if packet.pts * base >= end:
+            if end is not None and packet.pts * base >= end:
                 pending.discard(packet.stream.index)
                 continue
             packet.pts -= shift
@@ -127,12 +153,17 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
             continue
         for picture in decode_packet(source, packet):
             pts = clock.timestamp(picture)
-            if pts * base >= end:
+            if end is not None and pts * base >= end:
                 pending.discard(packet.stream.index)
             elif pts * base >= start or not source.start_seconds:
                 shape = shape or (picture.width, picture.height, picture.format.name)
                 source.frames += 1
                 yield to_frame(picture, pts - shift, source.info, shape)
+
+
+def exact(seconds: float) -> Fraction:
+    """0.8 as 4/5, so that the frame at 0.8 s is not missed by a rounding."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def read_packets(source: Source) -> Iterator[Packet]:
@@ -142,18 +173,28 @@ def read_packets(source: Source) -> Iterator[Packet]:
     packets = source.container.demux(streams)
     while errors < MAX_READ_ERRORS:
         try:
-            yield next(packets)
+            packet = next(packets)
             errors = 0
+            note_position(source, packet)
+            yield packet
         except StopIteration:
             return
         except InvalidDataError as error:
             errors += 1
             source.damaged += 1
-            source.read_error = error.strerror
+            source.read_error = error.strerror or str(error)
             packets = source.container.demux(streams)
         except (FFmpegError, OSError) as error:
             source.read_error = error.strerror or str(error)
             return
+
+
+def note_position(source: Source, packet: Packet) -> None:
+    if packet.stream is source.video and packet.size:
+        source.packets += 1
+    if packet.pts is not None and packet.time_base is not None:
+        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        source.read_until = max(source.read_until, end)
 
 
 def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import torch
 
-from .encode import CODECS
+from . import backends
+from .encode import CODECS, Codec
 from .errors import BanetStreamError
 from .matting import Matter
 
@@ -45,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def versions() -> str:
-    ffmpeg = ".".join(map(str, av.library_meta["libavcodec"]["version"]))
     return (
-        f"banet-stream {version('banet-stream')}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"PyAV {av.__version__} (libavcodec {ffmpeg}), {platform.system()} {platform.machine()}"
+        f"banet-stream {version('banet-stream')}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info}), "
+        f"{platform.system()} {platform.machine()}"
     )
 
 
@@ -71,7 +72,7 @@ def encoders() -> str:
     working = []
     for name, codec in CODECS.items():
         try:
-            encode_one(codec.encoder)
+            encode_one(codec)
         except (av.FFmpegError, ValueError) as error:
             if name == "h264":
                 raise RuntimeError(f"{codec.encoder}: {error}") from error
@@ -80,28 +81,31 @@ def encoders() -> str:
     return ", ".join(working)
 
 
-def encode_one(encoder: str) -> Path:
+def encode_one(codec: Codec) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.mkv"
         with av.open(str(path), "w") as container:
-            stream = container.add_stream(encoder, rate=25)
+            stream = container.add_stream(codec.encoder, rate=25, options=codec.options)
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = 64, 64
-            formats = {f.name for f in av.Codec(encoder, "w").video_formats or ()}
+            formats = {f.name for f in av.Codec(codec.encoder, "w").video_formats or ()}
             stream.pix_fmt = "yuv420p" if "yuv420p" in formats else "yuv422p10le"
             container.mux(stream.encode(av.VideoFrame(64, 64, stream.pix_fmt)))
             container.mux(stream.encode(None))
         with av.open(str(path)) as container:
             frames = sum(1 for _ in container.decode(video=0))
         if frames != 1:
-            raise ValueError(f"{encoder}: {frames} frames came back of 1")
-    return path
+            raise ValueError(f"{codec.encoder}: {frames} frames came back of 1")
 
 
 def decoder() -> str:
-    encode_one(CODECS["h264"].encoder)
+    encode_one(CODECS["h264"])
     return "FFmpeg in software (libavcodec, frame threads)"
 
 
 def operators() -> str:
-    return "reference (PyTorch)"
+    """What serves every operator, those alike together."""
+    served: dict[str, list[str]] = {}
+    for name, backend in backends.describe().items():
+        served.setdefault(backend, []).append(name)
+    return "; ".join(f"{backend} ({', '.join(names)})" for backend, names in served.items())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from .frame import PIXEL_FORMATS, Frame, Packet, PixelFormat, planes_of, to_vide
 
 log = logging.getLogger(__name__)
 
+# SVT-AV1 writes its banner to standard error unless told: errors only.
+os.environ.setdefault("SVT_LOG", "1")
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -28,6 +32,7 @@ class Codec:
     encoder: str  # FFmpeg's name
     crf: int | None  # default constant quality: hard to tell from the source; None: not an option of it
     options: dict[str, str] = field(default_factory=dict)
+    worst_crf: int = 51
     even: bool = False  # refuses odd sizes with subsampled chroma
     codec_tag: str | None = None  # in MP4 and MOV
 
@@ -37,8 +42,8 @@ CODECS = {
     "hevc": Codec(
         "libx265", 20, {"preset": "medium", "x265-params": "log-level=error"}, even=True, codec_tag="hvc1"
     ),
-    "av1": Codec("libsvtav1", 28, {"preset": "8"}, even=True),
-    "vp9": Codec("libvpx-vp9", 28, {"deadline": "good", "cpu-used": "4", "row-mt": "1"}),
+    "av1": Codec("libsvtav1", 28, {"preset": "8"}, worst_crf=63, even=True),
+    "vp9": Codec("libvpx-vp9", 28, {"deadline": "good", "cpu-used": "4", "row-mt": "1"}, worst_crf=63),
     "prores": Codec("prores_ks", None, {"profile": "hq"}),
     "ffv1": Codec("ffv1", None),
 }
@@ -51,6 +56,8 @@ CONTAINERS = {
     ".mkv": ("h264", "hevc", "av1", "vp9", "prores", "ffv1"),
     ".webm": ("vp9", "av1"),
 }
+# Opus knows five sampling rates, of which this is the full one.
+OPUS_RATE = 48000
 MOV_FAMILY = (".mp4", ".m4v", ".mov")
 
 
@@ -85,6 +92,7 @@ class Sink:
         self._container: av.container.OutputContainer | None = None
         self._video: av.VideoStream | None = None
         self._passed: dict[int, tuple[Stream, bool]] = {}  # source index -> our stream, is it re-encoded
+        self._last_dts: dict[int, int] = {}
         self._even = False
 
     def write(self, item: Frame | Packet) -> None:
@@ -100,6 +108,7 @@ class Sink:
     def open(self, first: Frame) -> None:
         """Creates the part file for frames like ``first``."""
         name, codec = choose_codec(self.path, self.options, first)
+        check_rate(name, codec, self.options)
         self.part = free_part(self.path)
         self._container = av.open(
             f"file:{self.part}", "w", format=muxer(self.path), options=self._mux_options()
@@ -115,7 +124,7 @@ class Sink:
             self.notices.append(f"{name} needs even sizes: the last row or column of {size} is repeated")
         self.encoder = codec.encoder
         self._add_passed()
-        self._container.metadata.update(self.source.container.metadata)
+        self._container.metadata.update(lasting(self.source.container.metadata))
         if not self.source.start_seconds and self.source.duration_seconds is None:
             self._container.set_chapters(self.source.container.chapters())
 
@@ -124,14 +133,19 @@ class Sink:
         assert self._container is not None
         assert self._video is not None
         self._mux(self._video.encode(None))
-        for stream, again in self._passed.values():
-            if again:
-                self._mux(stream.encode(None))  # type: ignore[attr-defined]
+        for source in self.source.passed:
+            stream, again = self._passed.get(source.index, (None, False))
+            if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and again:
+                for sound in source.codec_context.decode(None):
+                    self._mux(stream.encode(sound))
+                self._mux(stream.encode(None))
         self._container.close()
 
     def finish(self) -> None:
         """Moves the part file to OUTPUT."""
         assert self.part is not None
+        if self.path.exists() and not self.options.overwrite:
+            raise OutputError(f"{self.path}: came to be meanwhile; the result is in {self.part}")
         self.part.replace(self.path)
 
     def abandon(self, *, keep: bool) -> None:
@@ -170,13 +184,12 @@ class Sink:
         context.sample_aspect_ratio = first.sample_aspect_ratio
         context.colorspace, context.color_range = first.colour.space, first.colour.range
         context.color_primaries, context.color_trc = first.colour.primaries, first.colour.transfer
-        if codec.encoder == "libvpx-vp9" or self.options.bit_rate is not None:
-            context.bit_rate = self.options.bit_rate or 0
+        context.bit_rate = self.options.bit_rate or 0  # 0: by constant quality
         if codec.codec_tag and self.path.suffix.lower() in MOV_FAMILY:
             context.codec_tag = codec.codec_tag
         if first.rotation:
             stream.set_display_rotation(first.rotation)
-        stream.metadata.update(self.source.video.metadata)
+        stream.metadata.update(lasting(self.source.video.metadata))
         return stream
 
     def _add_passed(self) -> None:
@@ -186,16 +199,16 @@ class Sink:
             label = f"{stream.type} {stream.index} ({stream.codec_context.name})"
             if stream.codec_context.codec.canonical_name in self._container.supported_codecs:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
-                continue
-            name = self._container.default_audio_codec
-            if stream.type == "audio" and name and name != "none":
-                name = "libopus" if name == "opus" else name
-                rate = 48000 if name == "libopus" else stream.codec_context.sample_rate
+            elif isinstance(stream, av.AudioStream) and self._container.default_audio_codec != "none":
+                name = self._container.default_audio_codec.replace("opus", "libopus")
+                rate = OPUS_RATE if name == "libopus" else stream.codec_context.sample_rate
                 added = self._container.add_stream(name, rate=rate, layout=stream.codec_context.layout.name)
                 self._passed[stream.index] = (added, True)
                 self.notices.append(f"{self.path.suffix} can't hold {label}: re-encoded as {name}")
             else:
                 self.notices.append(f"{self.path.suffix} can't hold {label}: left out")
+            if stream.index in self._passed:
+                self._passed[stream.index][0].metadata.update(lasting(stream.metadata))
         for stream in self.source.left_out:
             if stream.type in ("data", "attachment", "video"):
                 self.notices.append(f"{stream.type} stream {stream.index} of the source is left out")
@@ -205,13 +218,18 @@ class Sink:
         if entry is None:
             return
         stream, again = entry
-        if not again:
-            if packet.dts is not None:
-                packet.stream = stream
-                self._mux([packet])
-            return
-        for sound in packet.decode():
-            self._mux(stream.encode(sound))  # type: ignore[attr-defined]
+        if again:
+            for sound in self.source.decode_sound(packet):
+                self._mux(stream.encode(sound))  # type: ignore[attr-defined]
+        elif packet.pts is not None:
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            # Muxers refuse time that runs backwards, as it does in damaged files.
+            if packet.dts <= self._last_dts.get(stream.index, packet.dts - 1):
+                self.source.damaged += 1
+                return
+            self._last_dts[stream.index] = packet.dts
+            packet.stream = stream
+            self._mux([packet])
 
 
 def encode(
@@ -232,35 +250,42 @@ def encode(
                 if isinstance(item, Packet):
                     held.append(item)
                     continue
-                sink.open(item)
-                for packet in held:
-                    sink.write(packet)
+                with output_errors(sink):
+                    sink.open(item)
+                    for packet in held:
+                        sink.write(packet)
                 held.clear()
-            sink.write(item)
+            with output_errors(sink):
+                sink.write(item)
             if isinstance(item, Frame):
                 if progress:
                     progress(item)
                 yield item
+        if sink.frames == 0 and sink.source.stop.is_set():
+            return  # interrupted before the first frame: the caller says so
         if sink.frames == 0:
             raise InputError(f"{sink.source.name}: holds no video frame that can be decoded")
-        sink.flush()
+        with output_errors(sink):
+            sink.flush()
         done = True
     except (KeyboardInterrupt, GeneratorExit):
         keep = True
         raise
-    except (FFmpegError, OSError, ValueError) as error:
-        raise OutputError(describe_failure(sink, error)) from error
     finally:
         if not done:
             sink.abandon(keep=keep)
 
 
-def describe_failure(sink: Sink, error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"{sink.path}: the disk is full; nothing is left there, make room and start again"
-    reason = getattr(error, "strerror", None) or str(error)
-    return f"{sink.path}: can't be written ({reason})"
+@contextmanager
+def output_errors(sink: Sink) -> Iterator[None]:
+    """What encoders, muxers and the disk raise, as OutputError with the reason."""
+    try:
+        yield
+    except (FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            reason = "the disk is full; nothing is left there, make room and start again"
+        raise OutputError(f"{sink.path}: can't be written: {reason}") from error
 
 
 def check_output(path: Path, options: EncodeOptions) -> None:
@@ -288,6 +313,19 @@ def check_output(path: Path, options: EncodeOptions) -> None:
         raise OutputError(f"{path}: exists already; use --overwrite to replace it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {path.parent}")
+
+
+def check_rate(name: str, codec: Codec, options: EncodeOptions) -> None:
+    if codec.crf is None and (options.crf is not None or options.bit_rate is not None):
+        raise OutputError(f"--codec {name}: has one quality; leave out --crf and --bitrate")
+    if options.crf is not None and not 0 <= options.crf <= codec.worst_crf:
+        raise OutputError(f"--crf {options.crf}: must be between 0 and {codec.worst_crf} for {name}")
+
+
+def lasting(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags that still hold in the output: not mkvmerge's sums over the old streams."""
+    sums = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")
+    return {key: value for key, value in tags.items() if not key.upper().startswith(sums)}
 
 
 def choose_codec(path: Path, options: EncodeOptions, first: Frame) -> tuple[str, Codec]:

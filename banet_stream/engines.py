@@ -30,9 +30,8 @@ class TorchEngine:
     def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
         self.device, self.precision = device, precision
         self.dtype = PRECISIONS[precision]
-        self.network = fold_batch_norm(network.eval()).to(
-            device, self.dtype, memory_format=torch.channels_last
-        )
+        folded = fold_batch_norm(network.eval()).to(device, self.dtype)
+        self.network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ DEFAULT_MODEL = "banet64"
 DEFAULT_SIZE = 512
 SMALLEST_SIZE, LARGEST_SIZE = 64, 4096
 
+# The longer side of what the network sees is at least this (or ``size``): it was trained at 192 to 320.
+SMALLEST_SEEN = 256
+
 # Smoothing: where successive mattes differ by CERTAIN or more, the new one is taken as it is; where they
 # agree, only STEADY of the difference is.
 CERTAIN, STEADY = 0.25, 0.35
@@ -59,7 +62,8 @@ class Matter:
     @property
     def description(self) -> str:
         """What really runs, for people."""
-        return f"{self.model} on {self.engine.name} {self.engine.device}, {self.engine.precision}, size {self.size}"
+        engine = self.engine
+        return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, size {self.size}"
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The matte of one picture, without memory of earlier ones.
@@ -108,7 +112,7 @@ class MatteStream:
         return ops.upsample_alpha(self._smooth(small)[0, 0].cpu(), luma).numpy()
 
     def network_alpha(self, frame: Frame) -> Tensor:
-        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as the frame is coded."""
+        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded."""
         aspect = frame.sample_aspect_ratio
         size = network_size(frame.height, frame.width, self.matter.size, aspect)
         with self.timings("to input"):
@@ -145,10 +149,14 @@ class MatteStream:
 def network_size(
     height: int, width: int, longest: int, sample_aspect_ratio: Fraction = Fraction(1)
 ) -> tuple[int, int]:
-    """Height and width the network sees: the frame's shape as shown, its longer side at most ``longest``
-    (and no more than the frame has), both sides multiples of 32."""
+    """Height and width the network sees: the frame's shape as shown, both sides multiples of 32.
+
+    The longer side is ``longest``, or the frame's own where that is less, but not so little that people
+    become smaller than any it was trained on.
+    """
     shown = width * float(sample_aspect_ratio)
-    scale = min(1.0, longest / max(height, shown))
+    own = max(height, shown)
+    scale = min(longest, max(own, SMALLEST_SEEN)) / own
     return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, shown))  # type: ignore[return-value]
 
 
@@ -157,22 +165,19 @@ def matte(
 ) -> Iterator[Frame | Packet]:
     """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage."""
     timings = stream.timings
-    try:
-        for item in items:
-            if isinstance(item, Packet):
-                yield item
-                continue
-            alpha = stream.network_alpha(item)
-            with timings("background"):
-                behind = background.planes(item, alpha.cpu())
-            with timings("composite"):
-                planes = ops.composite(
-                    item.planes,
-                    alpha.cpu(),
-                    behind,
-                    depth=item.format.depth,
-                    subsampling=item.format.subsampling,
-                )
-            yield item.with_planes(planes)
-    finally:
-        background.close()
+    for item in items:
+        if isinstance(item, Packet):
+            yield item
+            continue
+        alpha = stream.network_alpha(item).cpu()
+        with timings("background"):
+            behind = background.planes(item, alpha)
+        with timings("composite"):
+            planes = ops.composite(
+                item.planes,
+                alpha,
+                behind,
+                depth=item.format.depth,
+                subsampling=item.format.subsampling,
+            )
+        yield item.with_planes(planes)

@@ -123,7 +123,8 @@ class FeatureFusion(nn.Module):
 
     def forward(self, semantic: Tensor, detail: Tensor) -> Tensor:
         mixed = self.mix(torch.cat([semantic, detail], 1))
-        return mixed + mixed * self.reweight(mixed)
+        weighted: Tensor = mixed + mixed * self.reweight(mixed)
+        return weighted
 
 
 class BANet(nn.Module):

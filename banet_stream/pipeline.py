@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -92,63 +92,73 @@ def run(source: Iterable[Any], *stages: Stage, capacity: int = CAPACITY) -> list
     Every stage but the last has a thread. KeyboardInterrupt therefore lands in the last stage, and is
     treated like any other error. Returns the time every stage spent; raises the first error.
     """
-    names = [stage_name(part) for part in (source, *stages)]
-    channels: list[Channel[Any]] = [Channel(capacity) for _ in stages]
-    seconds = [0.0] * len(names)
-    failures: list[BaseException] = []
-    lock = threading.Lock()
+    return _Run(source, stages, capacity).finish()
 
-    def fail(error: BaseException) -> None:
-        with lock:
+
+class _Run:
+    """One run: part 0 is the source, part i the i-th stage, channel i lies between parts i and i + 1."""
+
+    def __init__(self, source: Iterable[Any], stages: Sequence[Stage], capacity: int) -> None:
+        self.source, self.stages = source, stages
+        self.names = [stage_name(part) for part in (source, *stages)]
+        self.channels: list[Channel[Any]] = [Channel(capacity) for _ in stages]
+        self.seconds = [0.0] * len(self.names)
+        self.failures: list[BaseException] = []
+        self.lock = threading.Lock()
+
+    def finish(self) -> list[StageTime]:
+        last = len(self.stages)
+        threads = [
+            threading.Thread(target=self.work, args=(part,), name=f"banet-{self.names[part]}", daemon=True)
+            for part in range(last)
+        ]
+        for thread in threads:
+            thread.start()
+        self.work(last)
+        for thread in threads:
+            self.join(thread)
+        if self.failures:
+            raise self.failures[0]
+        return [self.time(part) for part in range(last + 1)]
+
+    def work(self, part: int) -> None:
+        """Draws items out of one part and puts them into the channel behind it, if there is one."""
+        began = time.perf_counter()
+        target = self.channels[part] if part < len(self.channels) else None
+        try:
+            made = self.stages[part - 1](self.channels[part - 1]) if part else self.source
+            # A generator is closed here, in its own thread, so that its `with` blocks end in it.
+            with closing(made) if isinstance(made, Generator) else nullcontext():
+                for item in made:
+                    if target is not None:
+                        target.put(item)
+            if target is not None:
+                target.end()
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            self.seconds[part] = time.perf_counter() - began
+
+    def fail(self, error: BaseException) -> None:
+        with self.lock:
             if not isinstance(error, Cancelled):
-                failures.append(error)
-        for channel in channels:
+                self.failures.append(error)
+        for channel in self.channels:
             channel.cancel()
 
-    def work(index: int, make: Callable[[], Iterable[Any]]) -> None:
-        began = time.perf_counter()
-        try:
-            items = iter(make())
-            # A generator is closed here, in its own thread, so that its `with` blocks end in it.
-            with closing(items) if isinstance(items, Generator) else nullcontext():
-                for item in items:
-                    if index < len(channels):
-                        channels[index].put(item)
-            if index < len(channels):
-                channels[index].end()
-        except BaseException as error:
-            fail(error)
-        finally:
-            seconds[index] = time.perf_counter() - began
-
-    def bind(stage: Stage, channel: Channel[Any]) -> Callable[[], Iterable[Any]]:
-        return lambda: stage(channel)
-
-    makers: list[Callable[[], Iterable[Any]]] = [lambda: source]
-    makers += [bind(stage, channel) for stage, channel in zip(stages, channels, strict=True)]
-    threads = [
-        threading.Thread(target=work, args=(i, make), name=f"banet-{names[i]}", daemon=True)
-        for i, make in enumerate(makers[:-1])
-    ]
-    for thread in threads:
-        thread.start()
-    work(len(makers) - 1, makers[-1])
-    _join(threads, fail)
-    if failures:
-        raise failures[0]
-    waits = [channel.put_wait_seconds for channel in channels] + [0.0]
-    waits = [w + (channels[i - 1].get_wait_seconds if i else 0.0) for i, w in enumerate(waits)]
-    return [StageTime(n, s - w, w) for n, s, w in zip(names, seconds, waits, strict=True)]
-
-
-def _join(threads: list[threading.Thread], fail: Callable[[BaseException], None]) -> None:
-    """Waits for all; a Ctrl-C that arrives meanwhile cancels what still runs."""
-    for thread in threads:
+    def join(self, thread: threading.Thread) -> None:
+        """Waits for a thread; a Ctrl-C that arrives meanwhile cancels what still runs."""
         while thread.is_alive():
             try:
                 thread.join()
             except KeyboardInterrupt as error:
-                fail(error)
+                self.fail(error)
+
+    def time(self, part: int) -> StageTime:
+        wait = self.channels[part - 1].get_wait_seconds if part else 0.0
+        if part < len(self.channels):
+            wait += self.channels[part].put_wait_seconds
+        return StageTime(self.names[part], self.seconds[part] - wait, wait)
 
 
 def stage_name(part: object) -> str:

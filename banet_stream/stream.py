@@ -91,8 +91,10 @@ def process(
         stack.callback(video.close)
         video.stop = stop or video.stop
         sink = Sink(output, video, encoding)
-        behind = background if isinstance(background, Background) else open_background(background)
-        stack.callback(behind.close)
+        behind = background
+        if not isinstance(behind, Background):
+            behind = open_background(behind)
+            stack.callback(behind.close)  # the caller's own stays the caller's
         refuse_to_overwrite(sink.path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
         stream = MatteStream(matter or Matter())
 
@@ -123,8 +125,8 @@ def process(
             engine=stream.matter.description,
             notices=sink.notices,
         )
-    if video.lost_frames or video.damaged:
-        raise IncompleteInput(describe_loss(video, sink), summary)
+        if video.lost_frames or video.damaged:
+            raise IncompleteInput(describe_loss(video, sink), summary)
     return summary
 
 

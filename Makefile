@@ -1,0 +1,48 @@
+# make install   a virtual environment in .venv with everything the project needs
+# make demo      the main job on a clip (INPUT=my.mp4 BG=office.png for your own)
+# make test      every check and test
+#
+# TORCH names PyTorch's version. On Linux the public index has its CUDA build; TORCH_INDEX=URL takes it from
+# another index, such as PyTorch's own of CPU builds (README, "CPU or GPU").
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Pinned: an open range would follow every release. Before the rest, so that nothing else chooses it.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+
+# Spinning OpenMP threads stall a machine whose cores are busy.
+export OMP_WAIT_POLICY = passive
+
+INPUT ?= demo/sample.mp4
+BG ?= demo/room.png
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+demo: install
+	mkdir -p demo
+	$(if $(filter demo/sample.mp4,$(INPUT)),$(BIN)/python demos/sample_clip.py demo/sample.mp4)
+	$(if $(filter demo/room.png,$(BG)),$(BIN)/python demos/room.py demo/room.png)
+	$(BIN)/banet-stream "$(INPUT)" -o demo/out.mp4 --bg "$(BG)" --stats --overwrite
+	@echo "Look at demo/out.mp4"
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

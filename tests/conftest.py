@@ -1,0 +1,164 @@
+"""Media that the tests make: small clips of the astronaut before her background, in every shape asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+
+from banet_stream import Matter
+
+torch.set_num_threads(2)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A clip to make."""
+
+    suffix: str = ".mp4"
+    codec: str = "libx264"
+    width: int = 96
+    height: int = 128
+    frames: int = 12
+    rate: Fraction = Fraction(25)
+    pixel_format: str = "yuv420p"
+    audio: str | None = None  # an encoder
+    pts: tuple[int, ...] | None = None  # in thousandths; None: constant rate
+    rotation: int = 0
+    aspect: Fraction = Fraction(1)  # of a sample
+    space: int = 2  # H.273 numbers; 2: unspecified
+    range: int = 0
+    bars: bool = False  # colour bars instead of a person
+    index_first: bool = False  # in MP4 and MOV
+    noise: bool = False  # so that every frame takes its share of the file
+
+
+@cache
+def portrait(width: int, height: int) -> Image.Image:
+    """The astronaut's head and shoulders, cropped to fill."""
+    picture = Image.fromarray(astronaut()).crop((60, 0, 400, 440))
+    scale = max(width / 340, height / 440)
+    picture = picture.resize((max(width, round(340 * scale)), max(height, round(440 * scale))))
+    left = (picture.width - width) // 2
+    return picture.crop((left, 0, left + width, height))
+
+
+def colour_bars(width: int, height: int) -> Image.Image:
+    bars = [
+        (255, 255, 255),
+        (255, 255, 0),
+        (0, 255, 255),
+        (0, 255, 0),
+        (255, 0, 255),
+        (255, 0, 0),
+        (0, 0, 255),
+    ]
+    return Image.fromarray(np.array([bars], np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+
+
+def write_clip(path: Path, spec: Spec) -> None:
+    options = {"movflags": "+faststart"} if spec.index_first else {}
+    with av.open(str(path), "w", options=options) as container:
+        video = container.add_stream(spec.codec, rate=spec.rate)
+        video.width, video.height, video.pix_fmt = spec.width, spec.height, spec.pixel_format
+        video.codec_context.sample_aspect_ratio = spec.aspect
+        video.codec_context.colorspace, video.codec_context.color_range = spec.space, spec.range
+        if spec.pts:
+            video.codec_context.time_base = Fraction(1, 1000)
+        if spec.rotation:
+            video.set_display_rotation(spec.rotation)
+        sound = container.add_stream(spec.audio, rate=48000, layout="mono") if spec.audio else None
+        picture = colour_bars(spec.width, spec.height) if spec.bars else portrait(spec.width, spec.height)
+        if spec.rotation:  # upright once a player has turned it
+            upright = portrait(
+                *((spec.height, spec.width) if spec.rotation % 180 else (spec.width, spec.height))
+            )
+            picture = Image.fromarray(np.rot90(np.asarray(upright), -spec.rotation // 90))
+        pixels = np.asarray(picture)
+        generator = np.random.default_rng(0)
+        for index in range(spec.frames):
+            shown = np.roll(pixels, index % 3, 1)
+            if spec.noise:
+                shown = np.clip(shown + generator.normal(0, 12, shown.shape), 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
+            frame = frame.reformat(
+                format=spec.pixel_format,
+                dst_colorspace=spec.space if spec.space != 2 else None,
+                dst_color_range=spec.range or None,
+            )
+            frame.pts = spec.pts[index] if spec.pts else index
+            frame.time_base = video.codec_context.time_base if spec.pts else 1 / spec.rate
+            container.mux(video.encode(frame))
+            if sound:
+                count = round(48000 / spec.rate)
+                container.mux(sound.encode(tone(index * count, count)))
+        container.mux(video.encode(None))
+        if sound:
+            container.mux(sound.encode(None))
+
+
+def tone(start: int, count: int) -> av.AudioFrame:
+    samples = np.sin(2 * np.pi * 440 * (start + np.arange(count)) / 48000) * 0.1
+    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+    return frame
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``clip(width=64, audio="aac")`` -> the path of such a clip; made once, never to be changed."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def make(**wanted: object) -> Path:
+        spec = replace(Spec(), **wanted)
+        path = folder / (hashlib.sha1(repr(spec).encode()).hexdigest()[:12] + spec.suffix)
+        if not path.exists():
+            write_clip(path, spec)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def matter() -> Matter:
+    """The shipped network on the CPU, in float32, at a size that suits the clips."""
+    return Matter(device="cpu", precision="float32", size=256)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a file holds, read back."""
+
+    pts_seconds: list[float]
+    frames: list[av.VideoFrame]
+    audio_packets: list[bytes]
+    audio_seconds: list[float]
+    codec: str
+    rotation: int
+
+
+def read(path: Path) -> Streams:
+    with av.open(str(path)) as container:
+        packets, seconds, pts, frames = [], [], [], []
+        for packet in container.demux():
+            if packet.stream.type == "audio" and packet.size:
+                packets.append(bytes(packet))
+                seconds.append(float(packet.pts * packet.time_base))
+            elif packet.stream.type == "video":
+                for frame in packet.decode():
+                    frames.append(frame)
+                    pts.append(frame.time)
+        video = container.streams.video[0]
+        return Streams(
+            pts, frames, packets, seconds, video.codec_context.name, frames[0].rotation if frames else 0
+        )

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from banet_stream import ops
+from banet_stream.background import Blur, Picture, Plain, Video, crop_to_fill, open_background
+from banet_stream.errors import BackgroundError
+from banet_stream.frame import PIXEL_FORMATS, Colour, Frame
+
+BT709 = Colour("bt709", False, 1, 1, 1)
+ALPHA = torch.zeros(32, 32)
+
+
+def blank(
+    width: int = 64,
+    height: int = 48,
+    name: str = "yuv420p",
+    colour: Colour = BT709,
+    rotation: int = 0,
+    seconds: float = 0.0,
+    aspect: Fraction = Fraction(1),
+) -> Frame:
+    layout = PIXEL_FORMATS[name]
+    dtype = torch.uint8 if layout.depth == 8 else torch.int16
+    x, y = layout.subsampling
+    shapes = [(height, width)] + 2 * [(-(-height // y), -(-width // x))]
+    planes = [torch.full(shape, 128 << (layout.depth - 8), dtype=dtype) for shape in shapes]
+    return Frame(planes, layout, colour, round(seconds * 1000), Fraction(1, 1000), rotation, aspect)
+
+
+def to_rgb(frame: Frame, planes: list[torch.Tensor]) -> np.ndarray:
+    size = (frame.height, frame.width)
+    rgb = ops.frame_to_input(
+        planes,
+        size=size,
+        matrix=frame.colour.matrix,
+        full_range=frame.colour.full_range,
+        depth=frame.format.depth,
+    )
+    return (rgb[0].permute(1, 2, 0) * 255).numpy()
+
+
+@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p12le"])
+def test_a_colour_comes_out_right(matrix: str, full_range: bool, name: str) -> None:
+    frame = blank(name=name, colour=Colour(matrix, full_range, 1, 1, 1), width=33, height=17)
+    background = open_background("#00b140")
+    planes = background.planes(frame, ALPHA)
+    assert [p.shape for p in planes] == [p.shape for p in frame.planes]
+    assert [p.dtype for p in planes] == [p.dtype for p in frame.planes]
+    assert np.abs(to_rgb(frame, planes) - [0x00, 0xB1, 0x40]).max() <= 2
+
+
+def quadrants(width: int, height: int) -> Image.Image:
+    """Red, green / blue, white."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    half_height, half_width = height // 2, width // 2
+    pixels[:half_height, :half_width] = (255, 0, 0)
+    pixels[:half_height, half_width:] = (0, 255, 0)
+    pixels[half_height:, :half_width] = (0, 0, 255)
+    pixels[half_height:, half_width:] = (255, 255, 255)
+    return Image.fromarray(pixels)
+
+
+def corners(rgb: np.ndarray) -> list[tuple[int, int, int]]:
+    rows, columns = rgb.shape[:2]
+    places = [(rows // 4, columns // 4), (rows // 4, 3 * columns // 4)]
+    places += [(3 * rows // 4, columns // 4), (3 * rows // 4, 3 * columns // 4)]
+    return [tuple(round(float(c) / 255) for c in rgb[p]) for p in places]
+
+
+UPRIGHT = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("size", [(400, 100), (100, 400), (64, 48), (1, 1)])
+def test_a_picture_fills_the_frame_upright(rotation: int, size: tuple[int, int]) -> None:
+    frame = blank(rotation=rotation)
+    background = Picture(quadrants(*size))
+    upright = np.rot90(to_rgb(frame, background.planes(frame, ALPHA)), rotation // 90)
+    if size != (1, 1):
+        assert corners(upright) == UPRIGHT
+
+
+def test_exif_orientation_and_transparency(tmp_path: Path) -> None:
+    path = tmp_path / "phone.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned a quarter clockwise
+    quadrants(64, 64).rotate(90).save(path, exif=exif, quality=95)
+    frame = blank(64, 64, "yuv444p")
+    assert corners(to_rgb(frame, open_background(str(path)).planes(frame, ALPHA))) == UPRIGHT
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_every_image_mode(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "I;16") else "image.png")
+    image = quadrants(32, 32)
+    image = Image.fromarray(np.full((32, 32), 40000, np.uint16)) if mode == "I;16" else image.convert(mode)
+    image.save(path)
+    planes = open_background(str(path)).planes(blank(), ALPHA)
+    assert planes[0].shape == (48, 64)
+
+
+def test_a_still_is_converted_once_per_geometry() -> None:
+    background = Plain((1, 2, 3))
+    first = background.planes(blank(), ALPHA)
+    assert background.planes(blank(seconds=1), ALPHA) is first
+    assert background.planes(blank(width=32), ALPHA) is not first
+
+
+def test_anamorphic_frames_get_an_undistorted_picture() -> None:
+    # 32x48 samples of 2:1 are shown as 64x48: a 64x48 picture fits exactly, nothing is cropped.
+    frame = blank(32, 48, "yuv444p", aspect=Fraction(2))
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:, :8] = 255
+    rgb = to_rgb(frame, Picture(Image.fromarray(pixels)).planes(frame, ALPHA))
+    assert rgb[:, :3].min() > 200
+    assert rgb[:, 6:].max() < 60
+
+
+def grey_steps(path: Path, rate: int, levels: list[int]) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in levels:
+            picture = np.full((48, 64, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_video_loops_at_its_own_rate(tmp_path: Path) -> None:
+    levels = [0, 50, 100, 150, 200]
+    background = open_background(str(grey_steps(tmp_path / "steps.mkv", 10, levels)))
+    assert isinstance(background, Video)
+    shown = []
+    for i in range(75):  # 25 fps for three seconds, half a second a loop; the frame's clock starts late
+        frame = blank(seconds=7 + i / 25)
+        shown.append(round(to_rgb(frame, background.planes(frame, ALPHA)).mean()))
+    expected = [levels[int(i / 25 * 10 + 1e-9) % 5] for i in range(75)]
+    assert np.abs(np.array(shown) - expected).max() <= 2
+    background.close()
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("frame_rotation", [0, 90, 180, 270])
+def test_a_turned_video_stands_upright(rotation: int, frame_rotation: int, tmp_path: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    coded = np.rot90(np.asarray(quadrants(64, 64)), -rotation // 90)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(coded), format="rgb24")))
+        container.mux(stream.encode(None))
+    frame = blank(64, 48, rotation=frame_rotation)
+    background = open_background(str(path))
+    upright = np.rot90(to_rgb(frame, background.planes(frame, ALPHA)), frame_rotation // 90)
+    assert corners(upright) == UPRIGHT
+    background.close()
+
+
+def test_a_video_in_another_colour_space_is_converted(tmp_path: Path, clip: Callable[..., Path]) -> None:
+    path = clip(bars=True, space=9, range=2, pixel_format="yuv444p", codec="ffv1", suffix=".mkv", width=112)
+    frame = blank(112, 128, "yuv444p", Colour("bt601", False, 6, 6, 6))
+    background = open_background(str(path))
+    rgb = to_rgb(frame, background.planes(frame, ALPHA))
+    wanted = [
+        (255, 255, 255),
+        (255, 255, 0),
+        (0, 255, 255),
+        (0, 255, 0),
+        (255, 0, 255),
+        (255, 0, 0),
+        (0, 0, 255),
+    ]
+    middle = rgb[64, 8::16]
+    assert np.abs(middle - wanted).max() <= 4
+    background.close()
+
+
+def test_blur_strength(tmp_path: Path) -> None:
+    assert isinstance(open_background("blur"), Blur)
+    assert open_background("blur:80").strength == 80
+    frame = blank(128, 128)
+    frame.planes[0][:, 64:] = 235
+    weak = Blur(10).planes(frame, ALPHA)[0].float().diff(dim=1).abs().max()
+    strong = Blur(100).planes(frame, ALPHA)[0].float().diff(dim=1).abs().max()
+    assert strong < weak < 107
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "office.png", "no such file; a background is an image, a video, a colour"),
+        (lambda folder: "blur:0", "must be between 1 and 100"),
+        (lambda folder: "blur:much", "no such file"),
+        (lambda folder: "#12", "no such file"),
+        (lambda folder: folder, "is a directory|can't be read"),
+        (lambda folder: write(folder / "broken.png", b"\x89PNG\r\n\x1a\nnonsense"), "broken.png"),
+        (lambda folder: write(folder / "text.jpg", b"hello"), "holds no frame that can be decoded"),
+        (lambda folder: write(folder / "empty.png", b""), "is empty"),
+    ],
+)
+def test_what_is_no_background_says_why(
+    make: Callable[[Path], Path | str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BackgroundError, match=message):
+        open_background(str(make(tmp_path)))
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    write(path, path.read_bytes()[:4000])
+    with pytest.raises(BackgroundError, match="can't be read"):
+        open_background(str(path))
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect"), [((100, 50), 1.0), ((50, 100), 2.0), ((1, 1), 1.5), ((7, 1000), 1.0)]
+)
+def test_crop_to_fill(size: tuple[int, int], aspect: float) -> None:
+    left, top, right, bottom = crop_to_fill(*size, aspect)
+    assert 0 <= left < right <= size[0]
+    assert 0 <= top < bottom <= size[1]
+    assert left == size[0] - right
+    assert top == size[1] - bottom
+    if min(size) > 10:
+        assert (right - left) / (bottom - top) == pytest.approx(aspect)

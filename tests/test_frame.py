@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from banet_stream.frame import (
+    PIXEL_FORMATS,
+    Colour,
+    Frame,
+    colour_of,
+    nearest_format,
+    planes_of,
+    to_video_frame,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("yuv420p", "yuv420p"),
+        ("yuvj420p", "yuv420p"),
+        ("yuvj444p", "yuv444p"),
+        ("yuva420p", "yuv420p"),
+        ("yuv422p10le", "yuv422p10le"),
+        ("yuv420p12le", "yuv420p12le"),
+        ("nv12", "yuv420p"),
+        ("p010le", "yuv420p10le"),
+        ("rgb24", "yuv444p"),
+        ("gbrp10le", "yuv444p10le"),
+        ("pal8", "yuv444p"),
+        ("gray", "yuv420p"),
+        ("yuyv422", "yuv422p"),
+        ("yuv440p", "yuv444p"),
+        ("yuv411p", "yuv444p"),
+        ("yuv444p16le", "yuv444p12le"),
+    ],
+)
+def test_nearest_format_keeps_what_is_there(name: str, expected: str) -> None:
+    assert nearest_format(name).name == expected
+
+
+@pytest.mark.parametrize("name", PIXEL_FORMATS)
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 48)])
+def test_planes_are_a_view_and_copy_back_unchanged(name: str, size: tuple[int, int]) -> None:
+    layout = PIXEL_FORMATS[name]
+    width, height = size
+    video = av.VideoFrame(width, height, name)
+    generator = torch.Generator().manual_seed(0)
+    planes = planes_of(video, layout)
+    for plane in planes:
+        plane.copy_(torch.randint(0, 2**layout.depth, plane.shape, generator=generator))
+    horizontal, vertical = layout.subsampling
+    assert planes[0].shape == (height, width)
+    assert planes[1].shape == (-(-height // vertical), -(-width // horizontal))
+    assert all(torch.equal(a, b) for a, b in zip(planes, planes_of(video, layout), strict=True))
+    frame = Frame(planes, layout, Colour("bt709", True, 1, 1, 1), 7, Fraction(1, 25))
+    copy = to_video_frame(frame)
+    assert all(torch.equal(a, b) for a, b in zip(planes, planes_of(copy, layout), strict=True))
+    assert (copy.pts, copy.time_base) == (7, Fraction(1, 25))
+    assert (int(copy.colorspace), int(copy.color_range)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "matrix"),
+    [(640, 480, "bt601"), (720, 576, "bt601"), (1280, 720, "bt709"), (720, 1364, "bt709")],
+)
+def test_untagged_colour_follows_the_size(width: int, height: int, matrix: str) -> None:
+    colour = colour_of(av.VideoFrame(width, height, "yuv420p"))
+    assert colour.matrix == matrix
+    assert not colour.full_range
+
+
+def test_tags_win_over_size() -> None:
+    video = av.VideoFrame(640, 480, "yuv420p10le")
+    video.colorspace, video.color_range, video.color_primaries, video.color_trc = 9, 2, 9, 16
+    colour = colour_of(video)
+    assert colour == Colour("bt2020", True, 9, 9, 16)
+
+
+def test_yuvj_is_full_range() -> None:
+    assert colour_of(av.VideoFrame(64, 64, "yuvj420p")).full_range
+
+
+def test_upright_rgb(clip: Callable[..., Path]) -> None:
+    from conftest import portrait
+
+    from banet_stream.decode import Source, decode
+    from banet_stream.frame import rgb_of
+
+    source = Source(clip(width=128, height=96, rotation=90))
+    frame = next(item for item in decode(source) if isinstance(item, Frame))
+    upright = rgb_of(frame)
+    assert upright.shape == (128, 96, 3)
+    wanted = np.asarray(portrait(96, 128), np.int16)
+    assert np.abs(upright.astype(np.int16) - wanted).mean() < 8
+    source.close()

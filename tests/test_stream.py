@@ -1,0 +1,394 @@
+"""End to end on real media: what goes in comes out, but for the background."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from conftest import read, tone
+from skimage.data import astronaut
+
+import banet_stream
+from banet_stream import EncodeOptions, Matter, iter_mattes, process
+from banet_stream.background import Plain
+from banet_stream.decode import Source, decode
+from banet_stream.errors import IncompleteInput, InputError, Interrupted, MatteError, OutputError
+from banet_stream.frame import Frame
+from banet_stream.matting import matte
+
+Clip = Callable[..., Path]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.mp4"
+
+
+@pytest.mark.parametrize(
+    ("spec", "suffix", "codec"),
+    [
+        ({"audio": "aac"}, ".mp4", "h264"),
+        ({"audio": "aac", "rate": Fraction(24000, 1001)}, ".mp4", "h264"),
+        ({"audio": "aac", "rate": Fraction(30), "codec": "libx265"}, ".mkv", "h264"),
+        (
+            {"audio": "libopus", "codec": "libvpx-vp9", "suffix": ".webm", "rate": Fraction(24)},
+            ".webm",
+            "vp9",
+        ),
+        ({"rate": Fraction(60000, 1001)}, ".mov", "h264"),
+        ({"pts": (0, 40, 80, 200, 210, 400, 1000, 1033, 1066, 1100, 1200, 2000)}, ".mp4", "h264"),
+        ({"pts": (500, 540, 580, 700, 710, 900, 1500, 1533, 1566, 1600, 1700, 2500)}, ".mkv", "h264"),
+        ({"width": 97, "height": 131, "codec": "ffv1", "suffix": ".mkv"}, ".mp4", "h264"),
+        ({"width": 97, "height": 131, "codec": "libvpx-vp9", "suffix": ".webm"}, ".webm", "vp9"),
+        ({"width": 1, "height": 1, "codec": "ffv1", "suffix": ".mkv"}, ".mp4", "h264"),
+        ({"width": 128, "height": 96, "rotation": 90}, ".mp4", "h264"),
+        ({"pixel_format": "yuv420p10le", "codec": "libx265"}, ".mp4", "hevc"),
+        ({"pixel_format": "yuv444p"}, ".mkv", "h264"),
+        ({"aspect": Fraction(4, 3)}, ".mp4", "h264"),
+    ],
+)
+def test_time_sound_and_shape_are_kept(
+    clip: Clip, matter: Matter, tmp_path: Path, spec: dict[str, object], suffix: str, codec: str
+) -> None:
+    source, output = clip(**spec), tmp_path / f"out{suffix}"
+    summary = process(source, output, background="green", matter=matter)
+    before, after = read(source), read(output)
+    assert summary.frames == len(after.frames) == len(before.frames)
+    # Matroska counts in milliseconds and from zero: where sound begins before, everything moves alike.
+    exact = suffix in (".mp4", ".mov")
+    tolerance, shift = (1e-6, 0.0) if exact else (1.1e-3, after.pts_seconds[0] - before.pts_seconds[0])
+    assert 0 <= shift < 0.03
+    assert after.pts_seconds == pytest.approx([t + shift for t in before.pts_seconds], abs=tolerance)
+    assert after.codec == codec
+    assert after.audio_packets == before.audio_packets  # copied, not re-encoded
+    assert after.audio_seconds == pytest.approx([t + shift for t in before.audio_seconds], abs=1.1e-3)
+    assert after.rotation == before.rotation
+    first, last = before.frames[0], after.frames[0]
+    even = 2 if suffix != ".webm" else 1
+    assert last.width == -(-first.width // even) * even
+    assert last.height == -(-first.height // even) * even
+    assert last.format.name == first.format.name
+    with av.open(str(output)) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (spec.get("aspect", 1), None)
+    assert [p.name for p in tmp_path.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize(("space", "value_range"), [(1, 1), (6, 1), (9, 1), (1, 2), (6, 2)])
+def test_colour_tags_and_colours(clip: Clip, matter: Matter, out: Path, space: int, value_range: int) -> None:
+    source = clip(space=space, range=value_range, pixel_format="yuv444p")
+    process(source, out, background="#00b140", matter=matter, encoding=EncodeOptions(crf=1))
+    frame = read(out).frames[0]
+    assert (int(frame.colorspace), int(frame.color_range)) == (space, value_range)
+    corner = frame.to_ndarray(format="rgb24")[:4, :4].reshape(-1, 3).mean(0)
+    assert np.abs(corner - [0x00, 0xB1, 0x40]).max() <= 3
+
+
+def test_the_core_of_the_subject_is_untouched(clip: Clip, matter: Matter) -> None:
+    """Before encoding, what is surely person equals the source, and what is surely not the background."""
+    source = Source(clip())
+    originals = []
+
+    def remember() -> object:
+        for item in decode(source):
+            originals.append([p.clone() for p in item.planes])
+            yield item
+
+    results = list(matte(remember(), matter.stream(), Plain((0, 177, 64))))
+    source.close()
+    for original, result in zip(originals, results, strict=True):
+        same = result.planes[0] == original[0]
+        backdrop = result.planes[0] == result.planes[0][0, 0]
+        assert same[70:, 30:66].float().mean() > 0.97  # her suit
+        assert backdrop[:25, :20].float().mean() > 0.97  # the wall
+
+
+def test_a_person_is_cut_out(matter: Matter) -> None:
+    alpha = matter.alpha(astronaut())
+    assert alpha.shape == (512, 512)
+    assert alpha.dtype == np.float32
+    assert alpha.min() >= 0
+    assert alpha.max() <= 1
+    assert alpha[60:160, 190:260].mean() > 0.97  # face
+    assert alpha[300:450, 100:300].mean() > 0.95  # suit
+    assert alpha[20:200, 320:].mean() < 0.1  # shuttle model and wall
+    assert alpha[20:200, :60].mean() < 0.1  # flag
+
+
+def test_single_pictures_have_no_memory(matter: Matter) -> None:
+    picture = astronaut()[:256, :256]
+    before = matter.alpha(picture)
+    matter.alpha(np.zeros((64, 64, 3), np.uint8))
+    np.testing.assert_array_equal(matter.alpha(picture), before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (33, 17), (200, 300)])
+def test_pictures_of_any_size(matter: Matter, shape: tuple[int, int]) -> None:
+    assert matter.alpha(np.zeros((*shape, 3), np.uint8)).shape == shape
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))],
+)
+def test_other_arrays_are_refused(matter: Matter, picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be uint8 \\[H, W, 3\\]"):
+        matter.alpha(picture)
+
+
+def test_stream_memory_steadies_and_resets(matter: Matter) -> None:
+    generator = np.random.default_rng(0)
+    still = astronaut()[:384:2, :384:2].astype(np.int16)
+    noisy = [np.clip(still + generator.normal(0, 12, still.shape), 0, 255).astype(np.uint8) for _ in range(8)]
+    stream = matter.stream()
+    steady = np.stack([stream.alpha(p) for p in noisy])
+    single = np.stack([matter.alpha(p) for p in noisy])
+    flicker = [np.abs(np.diff(a, axis=0)).mean() for a in (steady[2:], single[2:])]
+    assert flicker[0] < 0.8 * flicker[1]
+    stream.reset()
+    np.testing.assert_array_equal(stream.alpha(noisy[0]), single[0])
+
+
+def test_a_cut_resets_the_memory(matter: Matter) -> None:
+    stream = matter.stream()
+    stream.alpha(astronaut()[:256, :256])
+    other = 255 - astronaut()[256:, 256:]
+    np.testing.assert_array_equal(stream.alpha(other), matter.alpha(other))
+
+
+def test_iter_mattes(clip: Clip, matter: Matter) -> None:
+    mattes = list(iter_mattes(clip(width=128, height=96, rotation=90), matter=matter))
+    assert len(mattes) == 12
+    assert mattes[3].pts_seconds == pytest.approx(3 / 25)
+    assert mattes[0].rgb.shape == (128, 96, 3)
+    assert mattes[0].alpha.shape == (128, 96)
+    assert mattes[0].alpha[70:, 30:66].mean() > 0.9
+
+
+def test_rotated_video_is_matted_upright(clip: Clip, matter: Matter) -> None:
+    upright = [m.alpha for m in iter_mattes(clip(width=96, height=128), matter=matter)]
+    turned = [m.alpha for m in iter_mattes(clip(width=128, height=96, rotation=90), matter=matter)]
+    assert np.abs(np.stack(upright) - np.stack(turned)).mean() < 0.03
+
+
+@pytest.mark.parametrize("name", ["video", "image", "blur", "colour"])
+def test_every_background(clip: Clip, matter: Matter, out: Path, tmp_path: Path, name: str) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (50, 20), (200, 30, 30)).save(tmp_path / "red.png")
+    background = {
+        "video": str(clip(bars=True, frames=3)),
+        "image": str(tmp_path / "red.png"),
+        "blur": "blur:70",
+        "colour": "red",
+    }[name]
+    process(clip(), out, background=background, matter=matter)
+    before, after = (read(p).frames[5].to_ndarray(format="rgb24").astype(int) for p in (clip(), out))
+    assert np.abs(before - after)[80:120, 36:60].mean() < 3  # the subject
+    assert np.abs(before - after)[:20].mean() > 3  # not the wall
+
+
+def test_progress_is_told_after_every_frame(clip: Clip, matter: Matter, out: Path) -> None:
+    told: list[banet_stream.Progress] = []
+    process(clip(), out, matter=matter, progress=told.append)
+    assert [p.frames for p in told] == list(range(1, 13))
+    assert {p.expected_frames for p in told} == {12}
+    assert told[-1].fps > 0
+
+
+def test_no_audio_and_part(clip: Clip, matter: Matter, out: Path) -> None:
+    source = clip(audio="aac", frames=50)
+    process(source, out, matter=matter, audio=False, start_seconds=0.4, duration_seconds=0.8)
+    after = read(out)
+    assert not after.audio_packets
+    assert after.pts_seconds == pytest.approx([i / 25 for i in range(20)], abs=1e-6)
+
+
+def test_sound_the_container_can_not_hold_is_re_encoded_and_said(
+    clip: Clip, matter: Matter, tmp_path: Path
+) -> None:
+    source, output = clip(audio="aac", frames=50), tmp_path / "out.webm"
+    summary = process(source, output, matter=matter)
+    assert any("re-encoded as libopus" in notice for notice in summary.notices)
+    with av.open(str(output)) as container:
+        assert container.streams.audio[0].codec_context.name in ("opus", "libopus")
+        sound = np.concatenate([f.to_ndarray().ravel() for f in container.decode(audio=0)])
+    assert 1.9 < len(sound) / 48000 < 2.15
+    spectrum = np.abs(np.fft.rfft(sound[4800:52800]))
+    assert abs(int(spectrum.argmax()) - 440) <= 2
+
+
+def test_subtitles_chapters_and_tags_are_kept(matter: Matter, tmp_path: Path, clip: Clip) -> None:
+    source, output = tmp_path / "tagged.mkv", tmp_path / "out.mkv"
+    with av.open(str(clip(audio="aac"))) as old, av.open(str(source), "w") as new:
+        new.metadata["title"] = "A title"
+        streams = {s: new.add_stream_from_template(s) for s in old.streams}
+        new.set_chapters(
+            [{"id": 1, "start": 0, "end": 200, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}]
+        )
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                new.mux(packet)
+    process(source, output, matter=matter)
+    with av.open(str(output)) as container:
+        assert container.metadata["title"] == "A title"
+        assert [c["metadata"]["title"] for c in container.chapters()] == ["One"]
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
+def test_a_cut_off_source_is_processed_and_its_loss_counted(
+    clip: Clip, matter: Matter, tmp_path: Path, suffix: str
+) -> None:
+    """The index is whole, the end of the pictures is missing."""
+    whole = clip(frames=60, noise=True, suffix=suffix, index_first=suffix == ".mov")
+    cut, output = tmp_path / f"cut{suffix}", tmp_path / "out.mp4"
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(IncompleteInput, match=r"\d+ of \d+ frames lost") as caught:
+        process(cut, output, matter=matter)
+    frames = len(read(output).frames)
+    assert 20 < frames < 60
+    lost, total = (int(n) for n in re.search(r"(\d+) of (\d+) frames lost", str(caught.value)).groups())
+    slack = 0 if suffix == ".mov" else 2  # Matroska promises a duration, not a count
+    assert abs(lost - (60 - frames)) <= slack
+    assert abs(total - 60) <= slack
+    assert caught.value.summary.frames == frames
+
+
+def test_zero_frames(matter: Matter, tmp_path: Path) -> None:
+    source, output = tmp_path / "none.mkv", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:  # a video stream is declared, and holds nothing
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        sound = container.add_stream("aac", rate=48000, layout="mono")
+        container.mux(sound.encode(tone(0, 48000)))
+        container.mux(sound.encode(None))
+    with pytest.raises(InputError, match="no video frame"):
+        process(source, output, matter=matter)
+    assert [p.name for p in tmp_path.iterdir()] == ["none.mkv"]
+
+
+@pytest.mark.parametrize("fault", ["engine", "nan", "background", "encoder"])
+def test_an_error_in_any_stage_leaves_nothing_behind(
+    clip: Clip, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = clip(frames=40, audio="aac"), tmp_path / "out.mp4"
+    broken = Matter(device="cpu", precision="float32", size=64)
+    calls = 0
+
+    def later(action: Callable[[], object]) -> object:
+        nonlocal calls
+        calls += 1
+        return action() if calls == 15 else None
+
+    def fail() -> None:
+        raise RuntimeError("out of memory\nand a long trace")
+
+    expected: type[Exception] = MatteError
+    if fault in ("engine", "nan"):
+        network = broken.engine.network
+        original = network.forward
+
+        def forward(image: torch.Tensor) -> object:
+            if fault == "engine":
+                later(fail)
+                return original(image)
+            output = original(image)
+            return output._replace(alpha=output.alpha * float("nan")) if later(lambda: True) else output
+
+        monkeypatch.setattr(network, "forward", forward)
+    elif fault == "background":
+        expected = RuntimeError
+        planes = Plain.planes
+        monkeypatch.setattr(Plain, "planes", lambda *a: (later(fail), planes(*a))[1])
+    else:
+        expected = OutputError
+        from banet_stream import encode
+
+        def full() -> None:
+            raise OSError(28, "No space left on device")
+
+        write = encode.Sink.write
+        monkeypatch.setattr(encode.Sink, "write", lambda *a: (later(full), write(*a))[1])
+    with pytest.raises(expected) as caught:
+        process(source, output, background="green", matter=broken)
+    assert "\n" not in str(caught.value) or expected is RuntimeError
+    if fault == "encoder":
+        assert "disk is full" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert not [t for t in threading.enumerate() if t.name.startswith("banet-")]
+
+
+def test_stop_keeps_a_playable_part(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    stop = threading.Event()
+    output = tmp_path / "out.mp4"
+
+    def watch(now: banet_stream.Progress) -> None:
+        if now.frames == 10:
+            stop.set()
+
+    with pytest.raises(Interrupted, match=r"out\.part\.mp4") as caught:
+        process(clip(frames=100, audio="aac"), output, matter=matter, progress=watch, stop=stop)
+    part = tmp_path / "out.part.mp4"
+    assert [p.name for p in tmp_path.iterdir()] == [part.name]
+    frames = len(read(part).frames)
+    assert 10 <= frames < 100
+    assert f"{frames} frames" in str(caught.value)
+
+
+def test_breaking_off_keeps_a_playable_part(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    def watch(now: banet_stream.Progress) -> None:
+        if now.frames == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"out\.part\.mp4"):
+        process(clip(frames=100), tmp_path / "out.mp4", matter=matter, progress=watch)
+    assert len(read(tmp_path / "out.part.mp4").frames) == 10
+
+
+def test_an_older_part_file_is_not_overwritten(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    (tmp_path / "out.part.mp4").write_text("from an interrupted run")
+    process(clip(), tmp_path / "out.mp4", matter=matter)
+    assert (tmp_path / "out.part.mp4").read_text() == "from an interrupted run"
+    assert len(read(tmp_path / "out.mp4").frames) == 12
+
+
+def test_output_is_never_the_input_or_background(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    source.write_bytes(clip().read_bytes())
+    link = tmp_path / "link.mp4"
+    link.symlink_to(source)
+    before = source.read_bytes()
+    allow = EncodeOptions(overwrite=True)
+    for output in (source, link):
+        with pytest.raises(OutputError, match="is INPUT itself"):
+            process(source, output, matter=matter, encoding=allow)
+    with pytest.raises(OutputError, match="is the background itself"):
+        process(clip(), source, background=str(source), matter=matter, encoding=allow)
+    assert source.read_bytes() == before
+    assert link.is_symlink()
+
+
+def test_memory_does_not_grow_with_length(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    """Frames alive at once are bounded by the channels, however long the clip."""
+    import gc
+
+    most = 0
+
+    def watch(now: banet_stream.Progress) -> None:
+        nonlocal most
+        if now.frames % 40 == 0:
+            most = max(most, sum(type(o) is Frame for o in gc.get_objects()))
+
+    process(clip(frames=200), tmp_path / "out.mp4", background="green", matter=matter, progress=watch)
+    assert 0 < most < 50
