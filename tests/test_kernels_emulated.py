@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from operator_inputs import SIZES, SUBSAMPLINGS, frame, matte, padded
-from tolerances import assert_floats, assert_samples
+from tolerances import ALPHA_SCALE, assert_floats, assert_samples
 from torch import Tensor
 
 from banet_stream import cupy_kernels, reference
@@ -96,6 +96,7 @@ def test_the_other_frame_operators(size: tuple[int, int], small: tuple[int, int]
         assert_floats(
             cupy_kernels.upsample_alpha(alpha, planes[0], **call),
             reference.upsample_alpha(alpha, planes[0], **call),
+            scale=ALPHA_SCALE,
         )
     for sigma in (0.7, 9.0):
         actual = cupy_kernels.masked_blur(planes, alpha, sigma=sigma, depth=depth)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_inputs import DEPTHS, DEVICES, SIZES, SUBSAMPLINGS, frame, matte, padded, spread
-from tolerances import COLOUR_STEP, assert_floats, assert_samples
+from tolerances import ALPHA_SCALE, COLOUR_STEP, assert_floats, assert_samples
 from torch import Tensor
 
 from banet_stream import backends, ops, reference
@@ -136,7 +136,7 @@ def test_upsample_alpha_equals_its_reference(
 ) -> None:
     luma, alpha = frame(size, depth=depth, device=device)[0], matte(matte_size, device=device)
     actual, expected = both(lambda: ops.upsample_alpha(alpha, luma, depth=depth, upsampling=upsampling))
-    assert_floats(actual, expected)
+    assert_floats(actual, expected, scale=ALPHA_SCALE)
     assert torch.equal(actual == 1, expected == 1) or upsampling == "guided"
 
 

@@ -15,6 +15,10 @@ FLOATS = {
     torch.bfloat16: 1.6e-2,
 }
 
+# Guided upsampling subtracts squares of means in float32 and divides by a variance of about 1e-4: what the
+# reference itself loses. 1e-4 is a fortieth of an 8-bit step.
+ALPHA_SCALE = 5
+
 # A sample whose exact value lies half-way between two codes may round either way.
 SAMPLE_STEP = 1
 SAMPLES_OFF = 1e-3  # the share of samples that may
