@@ -30,6 +30,8 @@ OPERATORS = (
     "composite",
     "frame_to_input",
     "masked_blur",
+    "refine_loss",
+    "sobel_gradient",
     "upsample_alpha",
 )
 
@@ -57,9 +59,9 @@ class Table:
         except ImportError as error:
             self.reasons[backend] = str(error)
             return
-        for kind in module.kinds():
+        for kind in ("cpu", "cuda"):
             for name in OPERATORS:
-                if (name, kind) not in self.choice and hasattr(module, name):
+                if (name, kind) not in self.choice and module.serves(name, kind):
                     self.choice[name, kind] = (backend, getattr(module, name))
 
 

@@ -10,26 +10,22 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .kernel_options import alpha_options, is_channels_last, packed
 from .reference import LUMA_WEIGHTS, TINY, YuvScale
 
 _ops = torch.ops.banet_stream
 
 
-def kinds() -> list[str]:
-    """The kinds of device this build has kernels for."""
-    has_cuda = torch._C._dispatch_has_kernel_for_dispatch_key("banet_stream::composite", "CUDA")
-    return ["cpu", "cuda"] if has_cuda else ["cpu"]
+def serves(operator: str, kind: str) -> bool:
+    """Whether this build has a kernel for it."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"banet_stream::{operator}", kind.upper())
 
 
 # --- boundary attention ------------------------------------------------------------------------
 
 
 def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> Tensor:
-    return _ops.boundary_attention(logits, image, temperature, is_channels_last(image))  # type: ignore[no-any-return]
-
-
-def is_channels_last(image: Tensor) -> bool:
-    return image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+    return _ops.boundary_attention(logits, image, temperature, is_channels_last(image))
 
 
 @torch.library.register_fake("banet_stream::boundary_attention")
@@ -67,6 +63,89 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
 torch.library.register_autograd("banet_stream::boundary_attention", _backward, setup_context=_remember)
 
 
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def sobel_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    return _ops.sobel_gradient(image.contiguous())
+
+
+@torch.library.register_fake("banet_stream::sobel_gradient")
+def _(image: Tensor) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = image.shape
+    return image.new_empty((batch, 1, height, width)), image.new_empty((batch, 2, height, width))
+
+
+@torch.library.register_fake("banet_stream::sobel_gradient_backward")
+def _(magnitude: Tensor, direction: Tensor, image: Tensor) -> Tensor:
+    return torch.empty_like(image, memory_format=torch.contiguous_format)
+
+
+def _remember_image(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _sobel_backward(ctx: Any, magnitude: Tensor, direction: Tensor) -> Tensor:
+    (image,) = ctx.saved_tensors
+    return _ops.sobel_gradient_backward(magnitude.contiguous(), direction.contiguous(), image)
+
+
+torch.library.register_autograd(
+    "banet_stream::sobel_gradient", _sobel_backward, setup_context=_remember_image
+)
+
+
+def refine_loss(
+    image: Tensor,
+    prediction: Tensor,
+    mask: Tensor,
+    *,
+    balance: float,
+    direction_weight: float,
+    magnitude_weight: float,
+) -> Tensor:
+    mask = mask.contiguous()
+    weights = (balance, direction_weight, magnitude_weight)
+    total = _ops.refine_loss(image.contiguous(), prediction.contiguous(), mask, *weights)
+    return total / mask.sum().clamp(min=1)
+
+
+@torch.library.register_fake("banet_stream::refine_loss")
+def _(
+    image: Tensor, prediction: Tensor, mask: Tensor, balance: float, direction: float, magnitude: float
+) -> Tensor:
+    return image.new_empty(())
+
+
+@torch.library.register_fake("banet_stream::refine_loss_backward")
+def _(
+    grad: Tensor,
+    image: Tensor,
+    prediction: Tensor,
+    mask: Tensor,
+    balance: float,
+    direction: float,
+    magnitude: float,
+    want_image: bool,
+) -> tuple[Tensor, Tensor]:
+    to_image = image.new_empty(image.shape if want_image else (0,))
+    return to_image, prediction.new_empty(prediction.shape)
+
+
+def _remember_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    image, prediction, mask, *ctx.weights = inputs
+    ctx.save_for_backward(image, prediction, mask)
+
+
+def _refine_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    want_image = ctx.needs_input_grad[0]
+    image, prediction = _ops.refine_loss_backward(grad, *ctx.saved_tensors, *ctx.weights, want_image)
+    return image if want_image else None, prediction, None, None, None, None
+
+
+torch.library.register_autograd("banet_stream::refine_loss", _refine_backward, setup_context=_remember_inputs)
+
+
 # --- frames to network input -------------------------------------------------------------------
 
 
@@ -84,7 +163,7 @@ def frame_to_input(
 ) -> Tensor:
     scale = [*LUMA_WEIGHTS[matrix], *YuvScale.of(full_range, depth)]
     y, u, v = reference.planar(planes)
-    return _ops.frame_to_input(y, u, v, *size, scale, mean, std, dtype, channels_last)  # type: ignore[no-any-return]
+    return _ops.frame_to_input(y, u, v, *size, scale, mean, std, dtype, channels_last)
 
 
 @torch.library.register_fake("banet_stream::frame_to_input")
@@ -108,22 +187,7 @@ def _(
 
 
 def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int, upsampling: str) -> Tensor:
-    return _ops.upsample_alpha(alpha, packed(luma), depth, *alpha_options(upsampling))  # type: ignore[no-any-return]
-
-
-def alpha_options(upsampling: str) -> tuple[bool, int, float, float, float]:
-    return (
-        upsampling == "guided",
-        reference.GUIDED_RADIUS,
-        reference.GUIDED_EPSILON,
-        reference.ALPHA_FLOOR,
-        reference.ALPHA_CEILING,
-    )
-
-
-def packed(plane: Tensor) -> Tensor:
-    """Rows may lie apart (decoders pad them), columns not."""
-    return plane if plane.stride(1) == 1 else plane.contiguous()
+    return _ops.upsample_alpha(alpha, packed(luma), depth, *alpha_options(upsampling))
 
 
 @torch.library.register_fake("banet_stream::upsample_alpha")
@@ -166,13 +230,12 @@ def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int
     blurred = []
     for plane in planes:
         size, own_sigma = reference.blur_size(plane, planes[0], sigma)
-        taps = reference.gaussian_taps(own_sigma).tolist()
-        blurred.append(_ops.masked_blur(plane, alpha, depth, *size, taps, TINY))
+        blurred.append(_ops.masked_blur(plane, alpha, depth, *size, own_sigma, TINY))
     return blurred
 
 
 @torch.library.register_fake("banet_stream::masked_blur")
 def _(
-    plane: Tensor, alpha: Tensor, depth: int, height: int, width: int, taps: list[float], trace: float
+    plane: Tensor, alpha: Tensor, depth: int, height: int, width: int, sigma: float, trace: float
 ) -> Tensor:
     return plane.new_empty(plane.shape)

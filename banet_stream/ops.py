@@ -39,6 +39,60 @@ def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> 
     return backends.find(name, image.device)(logits, image, temperature=temperature)
 
 
+def sobel_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    """The paper's Gradient Calculation Layer (3.3): normalised by minimum and maximum (eq. 12), Sobel (9).
+
+    Args:
+        image: [N, C, H, W] float32 or float64; of three channels the luminance is taken, of any other
+            number the mean.
+
+    Returns:
+        Magnitude (eq. 10) [N, 1, H, W] and direction (eq. 11), a unit vector [N, 2, H, W]: x to the right,
+        y downwards. The edge pixel repeats beyond the border. Where nothing changes both are 0 and pass no
+        gradient back; so in flat images, and in any that hold NaN or infinity.
+    """
+    check_image("sobel_gradient", "image", image)
+    return backends.find("sobel_gradient", image.device)(image)
+
+
+def refine_loss(
+    image: Tensor,
+    prediction: Tensor,
+    mask: Tensor,
+    *,
+    balance: float = 1.5,
+    direction_weight: float = 0.5,
+    magnitude_weight: float = 0.5,
+) -> Tensor:
+    """The paper's refine loss (3.2): the matte's gradients should be where and as the image's are.
+
+    Args:
+        image: [N, C, H, W] float32 or float64.
+        prediction: [N, 1, H, W] of the same dtype, in 0..1.
+        mask: [N, 1, H, W] of the same dtype: 1 in the boundary area, 0 elsewhere. No gradient goes to it.
+        balance: lambda of eq. (6).
+        direction_weight: gamma_1 of eq. (7), for L_cos (5).
+        magnitude_weight: gamma_2, for L_mag (6).
+
+    Returns:
+        A scalar: the mean over the batch's boundary area, 0 where that is empty.
+    """
+    name = "refine_loss"
+    check_image(name, "image", image)
+    shape = [image.shape[0], 1, *image.shape[2:]]
+    for argument, tensor in (("prediction", prediction), ("mask", mask)):
+        check(name, argument, list(tensor.shape) == shape, f"be {shape}", list(tensor.shape))
+        check(name, argument, tensor.dtype == image.dtype, f"be {image.dtype}", tensor.dtype)
+    return backends.find(name, image.device)(
+        image,
+        prediction,
+        mask.detach(),
+        balance=balance,
+        direction_weight=direction_weight,
+        magnitude_weight=magnitude_weight,
+    )
+
+
 def frame_to_input(
     planes: list[Tensor],
     *,
@@ -198,6 +252,15 @@ def check(operator: str, argument: str, holds: bool, rule: str, value: object) -
 
 def check_choice(operator: str, argument: str, value: object, allowed: tuple[object, ...]) -> None:
     check(operator, argument, value in allowed, f"be one of {', '.join(map(str, allowed))}", value)
+
+
+def check_image(operator: str, argument: str, image: Tensor) -> None:
+    dimensions = f"{image.ndim} dimensions"
+    check(operator, argument, image.ndim == 4, "be [N, C, H, W]", dimensions)
+    filled = min(image.shape[1:]) > 0
+    check(operator, argument, filled, "have channels, rows and columns", list(image.shape))
+    floats = image.dtype in (torch.float32, torch.float64)
+    check(operator, argument, floats, "be float32 or float64", image.dtype)
 
 
 def check_alpha(operator: str, alpha: Tensor) -> None:

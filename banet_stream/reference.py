@@ -32,6 +32,12 @@ DECONTAMINATION_REACH = 1 / 48
 # Below this weight a colour average says nothing.
 TINY = 1e-4
 
+# Gradients of a normalised image below this are rounding, and count as none (csrc/sobel_gradient.h).
+GRADIENT_FLOOR = 1e-6
+
+# Luminance of RGB for the gradients: BT.601's weights, as in OpenCV.
+LUMINANCE = (0.299, 0.587, 0.114)
+
 
 # --- boundary attention ------------------------------------------------------------------------
 
@@ -40,6 +46,57 @@ def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> 
     enlarged = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
     attention = torch.sigmoid(enlarged / temperature)
     return torch.cat([image, attention.to(image.dtype)], 1)
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def sobel_gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    normalised = normalise(luminance(image))
+    padded = F.pad(normalised, (1, 1, 1, 1), mode="replicate")
+    # Eq. (9), as the convolution it is written as: x grows to the right, y downwards.
+    rows = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    x, y = rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]
+    square = x * x + y * y
+    edge = square > GRADIENT_FLOOR**2
+    magnitude = torch.where(edge, square, 1).sqrt()
+    direction = torch.where(edge, torch.cat([x, y], 1) / magnitude, 0)
+    return torch.where(edge, magnitude, 0), direction
+
+
+def luminance(image: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, 1, H, W]: of RGB its luminance, of any other channels the mean."""
+    if image.shape[1] != 3:
+        return image.mean(1, keepdim=True)
+    red, green, blue = LUMINANCE
+    return red * image[:, :1] + green * image[:, 1:2] + blue * image[:, 2:]
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Eq. (12). Flat images, and any with NaN or infinity, give zeros."""
+    low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
+    span = high - low
+    varied = (span > 0) & span.isfinite()
+    return torch.where(varied, (image - low) / torch.where(varied, span, 1), 0)
+
+
+def refine_loss(
+    image: Tensor,
+    prediction: Tensor,
+    mask: Tensor,
+    *,
+    balance: float,
+    direction_weight: float,
+    magnitude_weight: float,
+) -> Tensor:
+    image_magnitude, image_direction = sobel_gradient(image)
+    magnitude, direction = sobel_gradient(prediction)
+    dot = (image_direction * direction).sum(1, keepdim=True)
+    cosine = (1 - dot.abs()) * magnitude  # eq. (5)
+    missing = (balance * image_magnitude - magnitude).clamp(min=0)  # eq. (6)
+    loss = (direction_weight * cosine + magnitude_weight * missing) * mask  # eq. (7)
+    return loss.sum() / mask.sum().clamp(min=1)
 
 
 # --- frames to network input -------------------------------------------------------------------

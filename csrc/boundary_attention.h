@@ -41,23 +41,6 @@ BANET_HD Reach reach(int tap, int source, int target) {
 template <typename R>
 BANET_HD R lerp(R a, R b, R fraction) { return (R(1) - fraction) * a + fraction * b; }
 
-// e^x to 2 units in the last place, from plain arithmetic: compilers vectorise it, expf they don't.
-BANET_HD float exponential(float x) {
-  const float bounded = clamp(x, -87.0f, 88.0f);
-  const float power = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded to an integer
-  const float rest = (bounded - power * 0.693359375f) + power * 2.12194440e-4f;
-  float sum = 1.9875691500e-4f;  // Cephes' expf
-  sum = sum * rest + 1.3981999507e-3f;
-  sum = sum * rest + 8.3334519073e-3f;
-  sum = sum * rest + 4.1665795894e-2f;
-  sum = sum * rest + 1.6666665459e-1f;
-  sum = sum * rest + 5.0000001201e-1f;
-  sum = sum * rest * rest + rest + 1.0f;
-  return x != x ? x : sum * from_bits(static_cast<uint32_t>(static_cast<int>(power) + 127) << 23);
-}
-
-BANET_HD double exponential(double x) { return ::exp(x); }
-
 template <typename R>
 BANET_HD R soft_sigmoid(R x, R temperature) { return R(1) / (R(1) + exponential(-x / temperature)); }
 

@@ -43,27 +43,20 @@ inline __attribute__((always_inline)) void weigh(float* line, const T* const* ro
   }
 }
 
-template <int step, typename T>
-inline __attribute__((always_inline)) void weigh_all(float* line, const T* const* row, const float* weight,
-                                                     int rows, int64_t any_step, int begin, int end) {
-  bool add = false;
-  for (; rows >= 4 || rows == 3; add = true) {
-    const int now = rows == 3 ? 3 : 4;
-    if (now == 3) weigh<3, step>(line, row, weight, any_step, add, begin, end);
-    else weigh<4, step>(line, row, weight, any_step, add, begin, end);
-    row += now, weight += now, rows -= now;
-    if (rows == 0) return;
-  }
-  if (rows == 2) weigh<2, step>(line, row, weight, any_step, add, begin, end);
-  if (rows == 1) weigh<1, step>(line, row, weight, any_step, add, begin, end);
-}
-
+// Neighbouring columns four rows at a time, others (half of a UV plane, odd layouts) row by row.
 template <typename T>
 inline __attribute__((always_inline)) void weigh_rows(float* line, const T* const* row, const float* weight,
                                                       int rows, int64_t step, int begin, int end) {
-  if (step == 1) weigh_all<1>(line, row, weight, rows, step, begin, end);
-  else if (step == 2) weigh_all<2>(line, row, weight, rows, step, begin, end);
-  else weigh_all<0>(line, row, weight, rows, step, begin, end);
+  for (int k = 0; k < rows;) {
+    const int left = step == 1 ? rows - k : 1;
+    if (step == 2) weigh<1, 2>(line, row + k, weight + k, step, k > 0, begin, end);
+    else if (step != 1) weigh<1, 0>(line, row + k, weight + k, step, k > 0, begin, end);
+    else if (left >= 4) weigh<4, 1>(line, row + k, weight + k, step, k > 0, begin, end);
+    else if (left == 3) weigh<3, 1>(line, row + k, weight + k, step, k > 0, begin, end);
+    else if (left == 2) weigh<2, 1>(line, row + k, weight + k, step, k > 0, begin, end);
+    else weigh<1, 1>(line, row + k, weight + k, step, k > 0, begin, end);
+    k += least(left, 4);
+  }
 }
 
 }  // namespace

@@ -152,13 +152,16 @@ void blur(T* out, const Plane<T>& plane, const Plane<float>& alpha, const Small&
 }  // namespace
 
 Tensor masked_blur_cpu(const Tensor& plane, const Tensor& alpha, int64_t depth, int64_t height, int64_t width,
-                       const std::vector<double>& taps, double trace) {
+                       double sigma, double trace) {
   check_plane("masked_blur", "planes", plane, depth == 8 ? ScalarType::Byte : ScalarType::Short);
   check_plane("masked_blur", "alpha", alpha, ScalarType::Float);
   STD_TORCH_CHECK(height > 0 && width > 0 && height <= plane.size(0) && width <= plane.size(1),
                   "masked_blur: the small size must be positive and not above the plane's");
-  STD_TORCH_CHECK(taps.size() % 2 == 1, "masked_blur: taps must be of odd number");
-  const std::vector<float> weights(taps.begin(), taps.end());
+  STD_TORCH_CHECK(sigma > 0 && sigma < 1000, "masked_blur: sigma must be positive and, at the small size, below 1000");
+  const float width_of = static_cast<float>(sigma);
+  const int radius = gaussian_radius(width_of);
+  std::vector<float> weights(2 * radius + 1);
+  for (int k = -radius; k <= radius; ++k) weights[k + radius] = gaussian_tap(k, width_of);
   const Small size{static_cast<int>(height), static_cast<int>(width)};
   const float peak = static_cast<float>((1 << depth) - 1);
   Tensor out = torch::stable::new_empty(plane, {plane.size(0), plane.size(1)});

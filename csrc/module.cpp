@@ -19,8 +19,16 @@ STABLE_TORCH_LIBRARY(banet_stream, m) {
       "int depth, int horizontal, int vertical, bool guided, int radius, float epsilon, float floor, "
       "float ceiling, int reach, float tiny) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "masked_blur(Tensor plane, Tensor alpha, int depth, int height, int width, float[] taps, float trace) "
+      "masked_blur(Tensor plane, Tensor alpha, int depth, int height, int width, float sigma, float trace) "
       "-> Tensor");
+  m.def("sobel_gradient(Tensor image) -> (Tensor, Tensor)");
+  m.def("sobel_gradient_backward(Tensor magnitude, Tensor direction, Tensor image) -> Tensor");
+  m.def(
+      "refine_loss(Tensor image, Tensor prediction, Tensor mask, float balance, float direction, "
+      "float magnitude) -> Tensor");
+  m.def(
+      "refine_loss_backward(Tensor grad, Tensor image, Tensor prediction, Tensor mask, float balance, "
+      "float direction, float magnitude, bool want_image) -> (Tensor, Tensor)");
 }
 
 PyMODINIT_FUNC PyInit__C() {

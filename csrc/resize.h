@@ -38,4 +38,57 @@ BANET_HD float tap_weight(int index, int tap, int source, int target) {
   return distance < unit ? static_cast<float>(unit - distance) / static_cast<float>(unit) : 0.0f;
 }
 
+// --- for CUDA threads: one value at a time -------------------------------------------------------------
+
+// A plane's samples as float: uint8, or int16 where `wide`. Strides count samples.
+struct Samples {
+  const void* data;
+  int64_t stride, step;
+  bool wide;
+
+  BANET_HD float operator()(int y, int x) const {
+    const int64_t at = y * stride + x * step;
+    return wide ? static_cast<float>(static_cast<const int16_t*>(data)[at])
+                : static_cast<float>(static_cast<const uint8_t*>(data)[at]);
+  }
+};
+
+// A dense [h, w] plane of floats.
+struct Floats {
+  const float* data;
+  int width;
+
+  BANET_HD float operator()(int y, int x) const { return data[static_cast<int64_t>(y) * width + x]; }
+};
+
+// The same for alpha as given.
+struct CleanFloats {
+  const float* data;
+  int width;
+
+  BANET_HD float operator()(int y, int x) const {
+    return clean_alpha(data[static_cast<int64_t>(y) * width + x]);
+  }
+};
+
+// Sample (row, column) of `at` resized from `source` to `target`.
+struct Size {
+  int height, width;
+};
+
+template <typename At>
+BANET_HD float resample(const At& at, Size source, Size target, int row, int column) {
+  const Taps rows = resize_taps(row, source.height, target.height);
+  const Taps columns = resize_taps(column, source.width, target.width);
+  float sum = 0.0f;
+  for (int y = rows.first; y < rows.first + rows.count; ++y) {
+    float line = 0.0f;
+    for (int x = columns.first; x < columns.first + columns.count; ++x) {
+      line += tap_weight(column, x, source.width, target.width) * at(y, x);
+    }
+    sum += tap_weight(row, y, source.height, target.height) * line;
+  }
+  return sum;
+}
+
 }  // namespace banet

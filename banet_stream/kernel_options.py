@@ -1,0 +1,27 @@
+"""What the kernels' callers share, compiled and CuPy alike; needs neither."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+
+def is_channels_last(image: Tensor) -> bool:
+    return image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
+
+
+def alpha_options(upsampling: str) -> tuple[bool, int, float, float, float]:
+    return (
+        upsampling == "guided",
+        reference.GUIDED_RADIUS,
+        reference.GUIDED_EPSILON,
+        reference.ALPHA_FLOOR,
+        reference.ALPHA_CEILING,
+    )
+
+
+def packed(plane: Tensor) -> Tensor:
+    """Rows may lie apart (decoders pad them), columns not."""
+    return plane if plane.stride(1) == 1 else plane.contiguous()

@@ -1,0 +1,219 @@
+// composite on CUDA, in seven launches. At the matte's size: planes and alpha shrunk, the guided fit and its
+// mean, the weighted colour sums by rows and by columns. At full size one thread per chroma sample writes it
+// and its one, two or four luma samples: it reads and writes every sample once (4.5 bytes per luma sample at
+// 4:2:0 and 8 bits), everything else comes from the matte's size and stays in the cache.
+//
+// Compiles with nvcc 13 and NVRTC; it has run on no GPU yet.
+#include "composite.h"
+
+// small: [4, h, w], cleaned alpha, then Y, U, V resized. One thread per matte pixel.
+extern "C" __global__ void composite_small_kernel(
+    float* small, int height, int width, const float* alpha, int64_t alpha_stride, int64_t alpha_step,
+    const void* y, int64_t y_stride, const void* u, int64_t u_stride, const void* v, int64_t v_stride, int y_height,
+    int y_width, int c_height, int c_width, bool wide) {
+  using namespace banet;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= pixels) return;
+  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
+  const Size size{height, width}, luma{y_height, y_width}, chroma{c_height, c_width};
+  small[i] = clean_alpha(alpha[row * alpha_stride + column * alpha_step]);
+  small[pixels + i] = resample(Samples{y, y_stride, 1, wide}, luma, size, row, column);
+  small[2 * pixels + i] = resample(Samples{u, u_stride, 1, wide}, chroma, size, row, column);
+  small[3 * pixels + i] = resample(Samples{v, v_stride, 1, wide}, chroma, size, row, column);
+}
+
+// As in upsample_alpha.cu; kernels can't be shared between files that NVRTC compiles alone.
+extern "C" __global__ void composite_fit_kernel(float* fits, const float* small, float peak, int height, int width,
+                                                bool guided, int radius, float epsilon) {
+  using namespace banet;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= pixels) return;
+  const Fit fit = guided ? fit_window(small, small + pixels, peak, {height, width}, static_cast<int>(i / width),
+                                      static_cast<int>(i % width), radius, epsilon)
+                         : Fit{0.0f, small[i]};
+  fits[i] = fit.slope, fits[pixels + i] = fit.offset;
+}
+
+extern "C" __global__ void composite_mean_kernel(float* means, const float* fits, int height, int width,
+                                                 int radius) {
+  using namespace banet;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= pixels) return;
+  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
+  means[i] = mean_window(fits, {height, width}, row, column, radius);
+  means[pixels + i] = mean_window(fits + pixels, {height, width}, row, column, radius);
+}
+
+// sums: [8, h, w], along rows: the two weights, then each plane weighted by both.
+extern "C" __global__ void composite_rows_kernel(float* sums, const float* small, int height, int width, int reach) {
+  using namespace banet;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= pixels) return;
+  const int column = static_cast<int>(i % width);
+  const Range range = window_range(column, reach, width);
+  float total[8] = {};
+  for (int x = range.begin; x < range.end; ++x) {
+    const int64_t at = i - column + x;
+    const float subject = subject_weight(small[at]), behind = behind_weight(small[at]);
+    total[0] += subject, total[1] += behind;
+    for (int p = 1; p < 4; ++p) {
+      total[2 * p] += subject * small[p * pixels + at];
+      total[2 * p + 1] += behind * small[p * pixels + at];
+    }
+  }
+  const float share = 1.0f / static_cast<float>(range.end - range.begin);
+  for (int c = 0; c < 8; ++c) sums[c * pixels + i] = total[c] * share;
+}
+
+// colours: [6, h, w]: subject's and old background's Y, then U, then V.
+extern "C" __global__ void composite_columns_kernel(float* colours, const float* sums, const float* small,
+                                                    int height, int width, int reach, float tiny) {
+  using namespace banet;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= pixels) return;
+  const int row = static_cast<int>(i / width);
+  const Range range = window_range(row, reach, height);
+  float total[8] = {};
+  for (int y = range.begin; y < range.end; ++y) {
+    const int64_t at = i + static_cast<int64_t>(y - row) * width;
+    for (int c = 0; c < 8; ++c) total[c] += sums[c * pixels + at];
+  }
+  const float share = 1.0f / static_cast<float>(range.end - range.begin);
+  for (int c = 0; c < 8; ++c) total[c] *= share;
+  for (int p = 0; p < 3; ++p) {
+    const float own = small[(p + 1) * pixels + i];
+    colours[2 * p * pixels + i] = local_colour(total[2 * p + 2], total[0], own, tiny);
+    colours[(2 * p + 1) * pixels + i] = local_colour(total[2 * p + 3], total[1], own, tiny);
+  }
+}
+
+namespace banet {
+
+// What one thread needs to know about the frame and the matte.
+struct CompositeView {
+  Size matte, luma, chroma;
+  const float *fits, *colours;  // colours: null without decontamination
+  bool wide;
+  float peak, floor, ceiling;
+};
+
+__device__ __forceinline__ float cover_at(const CompositeView& view, const Samples& luma, int row, int column) {
+  const float* offsets = view.fits + static_cast<int64_t>(view.matte.height) * view.matte.width;
+  return apply_fit(resample(Floats{view.fits, view.matte.width}, view.matte, view.luma, row, column),
+                   resample(Floats{offsets, view.matte.width}, view.matte, view.luma, row, column),
+                   luma(row, column) / view.peak, view.floor, view.ceiling);
+}
+
+__device__ __forceinline__ void put(const CompositeView& view, void* out, const Samples& front, const Samples& back,
+                                    int plane, Size size, int row, int column, float cover) {
+  float result;
+  if (cover == 0.0f) {
+    result = back(row, column);
+  } else if (cover == 1.0f) {
+    result = front(row, column);
+  } else {
+    float colour = front(row, column);
+    if (view.colours) {
+      const float* subject = view.colours + 2 * plane * static_cast<int64_t>(view.matte.height) * view.matte.width;
+      const float* behind = subject + static_cast<int64_t>(view.matte.height) * view.matte.width;
+      colour = decontaminated(colour, cover,
+                              resample(Floats{subject, view.matte.width}, view.matte, size, row, column),
+                              resample(Floats{behind, view.matte.width}, view.matte, size, row, column));
+    }
+    result = static_cast<float>(quantise(blend(colour, back(row, column), cover), view.peak));
+  }
+  const int64_t at = static_cast<int64_t>(row) * size.width + column;
+  if (view.wide) static_cast<int16_t*>(out)[at] = static_cast<int16_t>(result);
+  else static_cast<uint8_t*>(out)[at] = static_cast<uint8_t>(result);
+}
+
+}  // namespace banet
+
+extern "C" __global__ void composite_full_kernel(
+    void* out_y, void* out_u, void* out_v, const void* y, int64_t y_stride, const void* u, int64_t u_stride,
+    const void* v, int64_t v_stride, const void* back_y, int64_t back_y_stride, const void* back_u,
+    int64_t back_u_stride, const void* back_v, int64_t back_v_stride, int y_height, int y_width, int c_height,
+    int c_width, int horizontal, int vertical, const float* fits, const float* colours, int height, int width,
+    bool wide, float peak, float floor, float ceiling) {
+  using namespace banet;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= static_cast<int64_t>(c_height) * c_width) return;
+  const int row = static_cast<int>(i / c_width), column = static_cast<int>(i % c_width);
+  const CompositeView view{{height, width}, {y_height, y_width}, {c_height, c_width}, fits, colours, wide, peak,
+                           floor, ceiling};
+  const Samples luma{y, y_stride, 1, wide}, back_luma{back_y, back_y_stride, 1, wide};
+  float total = 0.0f;
+  const int last = least((row + 1) * vertical, y_height);
+  for (int r = row * vertical; r < last; ++r) {
+    float middle = 0.0f, right = 0.0f;
+    for (int h = 0; h < horizontal; ++h) {
+      const int x = column * horizontal + h;
+      right = x < y_width ? cover_at(view, luma, r, x) : middle;  // the edge repeats
+      if (h == 0) middle = right;
+      if (x < y_width) put(view, out_y, luma, back_luma, 0, view.luma, r, x, right);
+    }
+    total += horizontal == 1 ? middle
+                             : chroma_cover(column ? cover_at(view, luma, r, 2 * column - 1) : middle, middle, right);
+  }
+  const float cover = total / static_cast<float>(last - row * vertical);
+  put(view, out_u, {u, u_stride, 1, wide}, {back_u, back_u_stride, 1, wide}, 1, view.chroma, row, column, cover);
+  put(view, out_v, {v, v_stride, 1, wide}, {back_v, back_v_stride, 1, wide}, 2, view.chroma, row, column, cover);
+}
+
+#ifndef __CUDACC_RTC__
+#include "launch.h"
+
+namespace banet {
+
+std::tuple<Tensor, Tensor, Tensor> composite_cuda(const Tensor& y, const Tensor& u, const Tensor& v,
+                                                  const Tensor& alpha, const Tensor& back_y,
+                                                  const Tensor& back_u, const Tensor& back_v, int64_t depth,
+                                                  int64_t horizontal, int64_t vertical, bool guided,
+                                                  int64_t radius, double epsilon, double floor, double ceiling,
+                                                  int64_t reach, double tiny) {
+  check_alpha("composite", alpha);
+  for (const Tensor* t : {&y, &u, &v, &back_y, &back_u, &back_v}) {
+    check_samples("composite", "planes", *t, depth);
+    const bool luma = t == &y || t == &back_y;
+    STD_TORCH_CHECK(t->size(0) == (luma ? y.size(0) : (y.size(0) + vertical - 1) / vertical) &&
+                        t->size(1) == (luma ? y.size(1) : (y.size(1) + horizontal - 1) / horizontal),
+                    "composite: planes must have the frame's and its chroma's shapes");
+    STD_TORCH_CHECK(t->stride(1) == 1, "composite: planes must have neighbouring columns side by side");
+  }
+  const Launch launch(y);
+  const int h = rows_of(alpha), w = columns_of(alpha);
+  const int64_t pixels = alpha.numel();
+  const float peak = static_cast<float>((1 << depth) - 1);
+  const bool wide = depth != 8;
+  Tensor memory = floats(alpha, (8 + (reach ? 14 : 0)) * pixels);
+  float *small = out<float>(memory), *fits = small + 4 * pixels, *means = fits + 2 * pixels;
+  float *sums = means + 2 * pixels, *colours = sums + 8 * pixels;
+  launch(composite_small_kernel, pixels, small, h, w, in<float>(alpha), alpha.stride(0), alpha.stride(1),
+         y.const_data_ptr(), y.stride(0), u.const_data_ptr(), u.stride(0), v.const_data_ptr(), v.stride(0),
+         rows_of(y), columns_of(y), rows_of(u), columns_of(u), wide);
+  launch(composite_fit_kernel, pixels, fits, small, peak, h, w, guided, radius, epsilon);
+  if (guided) launch(composite_mean_kernel, pixels, means, fits, h, w, radius);
+  if (reach) {
+    launch(composite_rows_kernel, pixels, sums, small, h, w, reach);
+    launch(composite_columns_kernel, pixels, colours, sums, small, h, w, reach, tiny);
+  }
+  Tensor out_y = torch::stable::new_empty(y, y.sizes()), out_u = torch::stable::new_empty(u, u.sizes());
+  Tensor out_v = torch::stable::new_empty(v, v.sizes());
+  launch(composite_full_kernel, u.numel(), out_y.mutable_data_ptr(), out_u.mutable_data_ptr(),
+         out_v.mutable_data_ptr(), y.const_data_ptr(), y.stride(0), u.const_data_ptr(), u.stride(0),
+         v.const_data_ptr(), v.stride(0), back_y.const_data_ptr(), back_y.stride(0), back_u.const_data_ptr(),
+         back_u.stride(0), back_v.const_data_ptr(), back_v.stride(0), rows_of(y), columns_of(y), rows_of(u),
+         columns_of(u), horizontal, vertical, guided ? means : fits, reach ? colours : nullptr, h, w, wide, peak,
+         floor, ceiling);
+  return {out_y, out_u, out_v};
+}
+
+}  // namespace banet
+
+STABLE_TORCH_LIBRARY_IMPL(banet_stream, CUDA, m) { m.impl("composite", TORCH_BOX(&banet::composite_cuda)); }
+#endif

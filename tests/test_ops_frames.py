@@ -1,0 +1,302 @@
+"""The operators on frames: every kernel against its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operator_inputs import DEPTHS, DEVICES, SIZES, SUBSAMPLINGS, frame, matte, padded, spread
+from tolerances import ALPHA_SCALE, COLOUR_STEP, assert_floats, assert_samples
+from torch import Tensor
+
+from banet_stream import backends, ops, reference
+
+
+def both(call: Callable[[], Any]) -> tuple[Any, Any]:
+    """What the fastest backend gives, and the reference."""
+    with backends.using("compiled"):
+        actual = call()
+    with backends.using("reference"):
+        return actual, call()
+
+
+# --- composite -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize(("size", "matte_size"), SIZES)
+def test_composite_equals_its_reference(
+    size: tuple[int, int], matte_size: tuple[int, int], subsampling: tuple[int, int], depth: int, device: str
+) -> None:
+    front = frame(size, depth=depth, subsampling=subsampling, device=device)
+    back = frame(size, depth=depth, subsampling=subsampling, seed=1, device=device)
+    alpha = matte(matte_size, device=device)
+    for upsampling in ops.UPSAMPLINGS:
+        for decontaminate in (True, False):
+            assert_samples(
+                *both(
+                    lambda u=upsampling, d=decontaminate: ops.composite(
+                        front,
+                        alpha,
+                        back,
+                        depth=depth,
+                        subsampling=subsampling,
+                        upsampling=u,
+                        decontaminate=d,
+                    )
+                )
+            )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_composite_of_a_noisy_matte(depth: int, device: str) -> None:
+    # Soft everywhere: no span is copied.
+    alpha = torch.rand(40, 60, generator=torch.Generator().manual_seed(3)).to(device)
+    front, back = (
+        frame((81, 133), depth=depth, device=device),
+        frame((81, 133), depth=depth, seed=1, device=device),
+    )
+    assert_samples(*both(lambda: ops.composite(front, alpha, back, depth=depth)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_composite_leaves_certain_samples_bit_identical(value: float, depth: int, device: str) -> None:
+    front, back = (
+        frame((61, 87), depth=depth, device=device),
+        frame((61, 87), depth=depth, seed=1, device=device),
+    )
+    alpha = torch.full((20, 30), value, device=device)
+    alpha[:, :12] = 1 - value  # and so is the other side, away from the edge
+    with backends.using("compiled"):
+        out = ops.composite(front, alpha, back, depth=depth)
+    for got, subject, behind in zip(out, front, back, strict=True):
+        third = got.shape[1] // 3
+        here, there = (subject, behind) if value else (behind, subject)
+        assert torch.equal(got[:, -third:], here[:, -third:])
+        assert torch.equal(got[:, : third // 2], there[:, : third // 2])
+
+
+def test_composite_reads_strided_planes() -> None:
+    front, back, alpha = frame((45, 71)), frame((45, 71), seed=1), matte((24, 32))
+    with backends.using("compiled"):
+        plain = ops.composite(front, alpha, back)
+        for layout in (spread, padded):
+            out = ops.composite([layout(p) for p in front], spread(alpha), [layout(p) for p in back])
+            assert all(map(torch.equal, out, plain))
+
+
+def test_not_a_number_counts_as_background() -> None:
+    front, back = frame((48, 64)), frame((48, 64), seed=1)
+    alpha = torch.full((12, 16), float("nan"))
+    for backend in ("compiled", "reference"):
+        with backends.using(backend):
+            assert all(map(torch.equal, ops.composite(front, alpha, back), back))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    rows=st.integers(1, 24),
+    columns=st.integers(1, 24),
+    subsampling=st.sampled_from(SUBSAMPLINGS),
+    seed=st.integers(0, 1000),
+)
+def test_composite_of_any_size(
+    height: int, width: int, rows: int, columns: int, subsampling: tuple[int, int], seed: int
+) -> None:
+    front, back = (frame((height, width), subsampling=subsampling, seed=seed + i) for i in range(2))
+    alpha = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    assert_samples(*both(lambda: ops.composite(front, alpha, back, subsampling=subsampling)))
+
+
+def test_composite_of_4k() -> None:
+    front, back = frame((2160, 3840)), frame((2160, 3840), seed=1)
+    assert_samples(*both(lambda: ops.composite(front, matte((144, 256)), back)))
+
+
+# --- upsample_alpha and masked_blur ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("upsampling", ops.UPSAMPLINGS)
+@pytest.mark.parametrize(("size", "matte_size"), SIZES)
+def test_upsample_alpha_equals_its_reference(
+    size: tuple[int, int], matte_size: tuple[int, int], upsampling: str, depth: int, device: str
+) -> None:
+    luma, alpha = frame(size, depth=depth, device=device)[0], matte(matte_size, device=device)
+    actual, expected = both(lambda: ops.upsample_alpha(alpha, luma, depth=depth, upsampling=upsampling))
+    assert_floats(actual, expected, scale=ALPHA_SCALE)
+    assert torch.equal(actual == 1, expected == 1) or upsampling == "guided"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 9.5, 40.0])
+@pytest.mark.parametrize(("size", "matte_size"), SIZES)
+def test_masked_blur_equals_its_reference(
+    size: tuple[int, int], matte_size: tuple[int, int], sigma: float, depth: int, device: str
+) -> None:
+    planes, alpha = frame(size, depth=depth, device=device), matte(matte_size, device=device)
+    assert_samples(*both(lambda: ops.masked_blur(planes, alpha, sigma=sigma, depth=depth)))
+
+
+def test_masked_blur_leaves_the_subject_out() -> None:
+    # A white subject before black: not a trace of it in what is seen around it.
+    alpha = torch.zeros(36, 64)
+    alpha[8:28, 20:44] = 1
+    luma = torch.zeros(144, 256, dtype=torch.uint8)
+    luma[32:112, 80:176] = 255
+    with backends.using("compiled"):
+        blurred = ops.masked_blur([luma, luma[::2, ::2], luma[::2, ::2]], alpha, sigma=16)[0]
+    assert blurred.max() <= 2
+
+
+# --- frame_to_input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", ops.MATRICES)
+@pytest.mark.parametrize("depth", ops.DEPTHS)
+def test_frame_to_input_is_within_one_step_of_exact_colour(
+    depth: int, matrix: str, full_range: bool, device: str
+) -> None:
+    planes = frame((40, 56), depth=depth, subsampling=(1, 1), device=device)
+    with backends.using("compiled"):
+        actual = ops.frame_to_input(planes, size=(40, 56), matrix=matrix, full_range=full_range, depth=depth)
+    red, blue = reference.LUMA_WEIGHTS[matrix]
+    scale = reference.YuvScale.of(full_range, depth)
+    y, u, v = (p.double() for p in planes)
+    y, u, v = (y - scale.black) / scale.luma, (u - scale.grey) / scale.chroma, (v - scale.grey) / scale.chroma
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    exact = torch.stack([r, (y - red * r - blue * b) / (1 - red - blue), b]).clamp(0, 1)
+    assert (actual[0].double() - exact).abs().max() < COLOUR_STEP
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize(("size", "target"), SIZES)
+def test_frame_to_input_equals_its_reference(
+    size: tuple[int, int], target: tuple[int, int], subsampling: tuple[int, int], depth: int, device: str
+) -> None:
+    planes = frame(size, depth=depth, subsampling=subsampling, device=device)
+    for dtype in ops.INPUT_DTYPES:
+        for channels_last in (False, True):
+            actual, expected = both(
+                lambda d=dtype, c=channels_last: ops.frame_to_input(
+                    planes,
+                    size=target,
+                    matrix="bt709",
+                    full_range=False,
+                    depth=depth,
+                    mean=(0.485, 0.456, 0.406),
+                    std=(0.229, 0.224, 0.225),
+                    dtype=d,
+                    channels_last=c,
+                )
+            )
+            assert_floats(actual, expected, scale=3)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            assert actual.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_frame_to_input_reads_semi_planar_and_strided_planes(depth: int) -> None:
+    y, u, v = frame((46, 70), depth=depth)
+    both_chroma = torch.stack([u, v], -1).flatten(1)
+
+    def converted(planes: list[Tensor]) -> Tensor:
+        return ops.frame_to_input(planes, size=(20, 32), matrix="bt601", full_range=True, depth=depth)
+
+    with backends.using("compiled"):
+        plain = converted([y, u, v])
+        assert torch.equal(converted([padded(y), padded(both_chroma)]), plain)
+        assert torch.equal(converted([spread(y), spread(u), spread(v)]), plain)
+
+
+def test_frame_to_input_rounds_16_bit_floats_as_torch_does() -> None:
+    planes = frame((64, 64), depth=10, subsampling=(1, 1))
+    # Tiny standard deviations reach large, small and subnormal values.
+    for std in (1e-4, 1.0, 3e3, 1e6):
+        for dtype in (torch.float16, torch.bfloat16):
+            exact, rounded = (
+                ops.frame_to_input(
+                    planes, size=(64, 64), matrix="bt709", full_range=True, depth=10,
+                    mean=(0.5,) * 3, std=(std,) * 3, dtype=d,
+                )
+                for d in (torch.float32, dtype)
+            )  # fmt: skip
+            assert torch.equal(rounded, exact.to(dtype))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 50),
+    width=st.integers(1, 50),
+    rows=st.integers(1, 50),
+    columns=st.integers(1, 50),
+    matrix=st.sampled_from(ops.MATRICES),
+)
+def test_frame_to_input_of_any_size(height: int, width: int, rows: int, columns: int, matrix: str) -> None:
+    planes = frame((height, width), seed=height * width)
+    assert_floats(
+        *both(lambda: ops.frame_to_input(planes, size=(rows, columns), matrix=matrix, full_range=False))
+    )
+
+
+# --- all -----------------------------------------------------------------------------------------------
+
+
+def operator_calls(device: str) -> dict[str, Callable[[], Any]]:
+    planes, back, alpha = (
+        frame((96, 128), device=device),
+        frame((96, 128), seed=1, device=device),
+        matte((36, 64), device=device),
+    )
+    return {
+        "composite": lambda: ops.composite(planes, alpha, back),
+        "upsample_alpha": lambda: [ops.upsample_alpha(alpha, planes[0])],
+        "masked_blur": lambda: ops.masked_blur(planes, alpha, sigma=8),
+        "frame_to_input": lambda: [
+            ops.frame_to_input(planes, size=(40, 60), matrix="bt709", full_range=False)
+        ],
+    }
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", sorted(operator_calls("cpu")))
+def test_every_run_gives_the_same_bits(name: str, device: str) -> None:
+    call = operator_calls(device)[name]
+    threads = torch.get_num_threads()
+    first = call()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            assert all(map(torch.equal, call(), first))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device: str) -> None:
+    planes, alpha = frame((20, 30), device=device), matte((8, 16), device=device)
+    operators = torch.ops.banet_stream
+    options = (True, 2, 4e-4, 0.05, 0.95)
+    torch.library.opcheck(operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 1e-4))
+    torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
+    torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))
+    scale, mean = [0.3, 0.1, 16.0, 219.0, 128.0, 224.0], [0.5, 0.5, 0.5]
+    for dtype, last in ((torch.float32, False), (torch.float16, True)):
+        torch.library.opcheck(operators.frame_to_input, (*planes, 8, 12, scale, mean, mean, dtype, last))
