@@ -22,11 +22,11 @@ BG ?= demo/room.png
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml Makefile
+$(VENV)/installed: pyproject.toml setup.py Makefile $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@
 
 demo: install

@@ -2,7 +2,7 @@
 
 CUDA kernels are built when torch was built for CUDA and a toolkit is there (CUDA_HOME), unless
 BANET_CUDA=0; BANET_CUDA=1 makes a missing toolkit an error. Nothing is downloaded, no GPU is asked for.
-Without a C++ compiler the package installs without the operators and runs on their references.
+Without a C++ compiler or Python's headers the package installs without the operators and runs on their references.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ def options() -> dict[str, Any]:
     compiler = os.environ.get("CXX", "c++").split()[0]
     if not (shutil.which(compiler) or shutil.which("g++") or shutil.which("clang++")):
         return without_operators(f"no C++ compiler ({compiler} is not on the PATH)")
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not headers.exists():
+        return without_operators(f"no {headers}: Python's headers are missing (Debian: python3-dev)")
     wanted = os.environ.get("BANET_CUDA", "")
     if wanted not in ("", "0", "1"):
         raise SystemExit(f"BANET_CUDA must be 0 or 1, got {wanted!r}")
