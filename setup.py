@@ -2,7 +2,7 @@
 
 CUDA kernels are built when torch was built for CUDA and a toolkit is there (CUDA_HOME), unless
 BANET_CUDA=0; BANET_CUDA=1 makes a missing toolkit an error. Nothing is downloaded, no GPU is asked for.
-Without a C++ compiler or Python's headers the package installs without the operators and runs on their references.
+Without a C++ compiler or Python's headers the package installs without them and runs on their references.
 """
 
 from __future__ import annotations

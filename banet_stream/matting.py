@@ -28,8 +28,9 @@ SMALLEST_SEEN = 256
 # Smoothing: where successive mattes differ by CERTAIN or more, the new one is taken as it is; where they
 # agree, only STEADY of the difference is.
 CERTAIN, STEADY = 0.25, 0.35
-# A mean change of the (normalised) picture above this is a cut.
-SCENE_CUT = 0.8
+# A mean change of the normalised picture above this (a tenth of black to white) is a cut, or motion so fast
+# that there is nothing to steady.
+SCENE_CUT = 0.45
 
 
 class Matter:
