@@ -13,7 +13,7 @@ Array = NDArray[np.uint8]
 # How often a set's people are cut out and put before another background. Sets not named here never are:
 # that needs mattes one has looked at.
 COMPOSITE_CHANCE = {
-    "portraits-train": 0.25,
+    "portraits-train": 0.12,
     "fashion-train": 0.2,
     "fashion-soft": 0.1,
     "people-train": 0.0,  # their masks have holes
@@ -21,7 +21,7 @@ COMPOSITE_CHANCE = {
     "studio-train": 1.0,
 }
 # Width / height of training crops: portrait, square, webcam.
-ASPECTS = (0.75, 1.0, 1.0, 1.34, 1.78)
+ASPECTS = (0.75, 0.75, 0.75, 1.0, 1.34)
 SMALLEST_SIDE = 64
 
 
@@ -82,7 +82,7 @@ def similarity(
     """A random [2, 3] map from a picture's pixels to a crop's, and its scale."""
     # Mostly filling the crop (and zooming in), sometimes smaller than it: people far from the camera.
     if cover_only or rng.random() < 0.75:
-        scale = max(height / rows, width / columns) * rng.uniform(0.95, 1.35)
+        scale = max(height / rows, width / columns) * rng.uniform(0.95, 1.2)
     else:
         scale = min(height / rows, width / columns) * rng.uniform(0.6, 1.05)
     angle = rng.normal(0, 8) if rng.random() < 0.9 else rng.uniform(-45, 45)  # 45: the paper's range
