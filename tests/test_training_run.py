@@ -273,7 +273,7 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
 def test_commands_of_the_readme_are_understood():
     text = (REPOSITORY / "training" / "README.md").read_text().replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m training.")]
-    assert len(commands) == 5
+    assert len(commands) == 9
     for _, _, module, *words in commands:
         {"training.train": train, "training.evaluate": evaluate, "training.export": export}[module].parse(
             words
