@@ -61,14 +61,7 @@ class Still(Background):
 
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
         """See Background."""
-        key = (
-            frame.width,
-            frame.height,
-            frame.format,
-            frame.colour,
-            frame.rotation,
-            frame.sample_aspect_ratio,
-        )
+        key = geometry(frame)
         if key != self._key:
             self._key = key
             self._planes = ops.rgb_to_planes(
@@ -144,14 +137,7 @@ class Video(Background):
         if self._start_seconds is None:
             self._start_seconds = frame.pts_seconds
         self._advance(frame.pts_seconds - self._start_seconds)
-        key = (
-            frame.width,
-            frame.height,
-            frame.format,
-            frame.colour,
-            frame.rotation,
-            frame.sample_aspect_ratio,
-        )
+        key = geometry(frame)
         if key != self._key:
             self._key, self._graph = key, None
         if self._shown is not self._current or self._graph is None:
@@ -230,6 +216,12 @@ def fitting_graph(stream: av.VideoStream, first: av.VideoFrame, frame: Frame) ->
     nodes.append(graph.add("buffersink"))
     graph.link_nodes(*nodes).configure()
     return graph
+
+
+def geometry(frame: Frame) -> tuple[object, ...]:
+    """All of a frame that its background is made to fit: when it changes, so must the background."""
+    shape = (frame.width, frame.height, frame.rotation, frame.sample_aspect_ratio)
+    return (*shape, frame.format, frame.colour)
 
 
 def display_geometry(frame: Frame) -> tuple[int, int, float]:
