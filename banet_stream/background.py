@@ -14,9 +14,9 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from . import ops
-from .decode import is_cover, is_url, open_input
+from .decode import is_url, open_input, picture_streams
 from .errors import BackgroundError, InputError
-from .frame import Frame, colour_of, planes_of
+from .frame import Frame, colour_of, planes_of, quarter_turns
 
 DEFAULT_BLUR_STRENGTH = 50.0
 # The Gaussian's sigma at strength 100, as a share of the frame's shorter side.
@@ -112,7 +112,7 @@ class Video(Background):
     def __init__(self, name: str) -> None:
         self.name = name
         self._container = open_input(name)
-        streams = [s for s in self._container.streams.video if not is_cover(s)]
+        streams = picture_streams(self._container)
         if not streams:
             self.close()
             raise BackgroundError(f"{name}: no picture in it; a background is {CHOICES}")
@@ -188,7 +188,7 @@ class Video(Background):
 def fitting_graph(stream: av.VideoStream, first: av.VideoFrame, frame: Frame) -> av.filter.Graph:
     """FFmpeg filters that turn, crop, scale and recolour a background video to fit ``frame``."""
     turns = {0: [], 90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
-    turn = round(first.rotation / 90) * 90 % 360
+    turn = quarter_turns(first)
     width, height, aspect = display_geometry(frame)
     size = (first.height, first.width) if turn in (90, 270) else (first.width, first.height)
     left, top, right, bottom = (int(edge) for edge in crop_to_fill(*size, aspect))

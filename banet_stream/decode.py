@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
 from .errors import InputError
-from .frame import BT709, SMPTE170M, Colour, Frame, Packet, VideoInfo, colour_of, nearest_format, planes_of
-
-log = logging.getLogger(__name__)
+from .frame import Frame, Packet, VideoInfo, colour_of, nearest_format, planes_of, quarter_turns
 
 # av.open can wait for ever on a silent server.
 OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
@@ -49,7 +47,7 @@ class Source:
     ) -> None:
         self.name = str(path)
         self.container = open_input(self.name)
-        streams = [s for s in self.container.streams.video if not is_cover(s)]
+        streams = picture_streams(self.container)
         if not streams:
             kinds = ", ".join(sorted({s.type for s in self.container.streams})) or "nothing known"
             self.container.close()
@@ -81,10 +79,13 @@ class Source:
         try:
             frames: list[Any] = packet.decode()
         except FFmpegError as error:
-            self.damaged += 1
-            self.read_error = error.strerror or str(error)
+            self.note_damage(error)
             return []
         return frames
+
+    def note_damage(self, error: Exception) -> None:
+        self.damaged += 1
+        self.read_error = reason(error)
 
     @property
     def expected_frames(self) -> int:
@@ -181,11 +182,10 @@ def read_packets(source: Source) -> Iterator[Packet]:
             return
         except InvalidDataError as error:
             errors += 1
-            source.damaged += 1
-            source.read_error = error.strerror or str(error)
+            source.note_damage(error)
             packets = source.container.demux(streams)
         except (FFmpegError, OSError) as error:
-            source.read_error = error.strerror or str(error)
+            source.read_error = reason(error)
             return
 
 
@@ -201,8 +201,7 @@ def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
     try:
         return [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
     except (FFmpegError, OSError) as error:
-        source.damaged += 1
-        source.read_error = error.strerror or str(error)
+        source.note_damage(error)
         return []
 
 
@@ -229,8 +228,7 @@ def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int
     plain = picture.format.name.replace("yuvj", "yuv") == layout.name
     colour = colour_of(picture)
     if picture.format.is_rgb:
-        space = BT709 if colour.space == BT709 else SMPTE170M
-        colour = Colour(colour.matrix, False, space, colour.primaries, colour.transfer)
+        colour = replace(colour, full_range=False)
     if changed or not plain:
         picture = picture.reformat(
             width=shape[0],
@@ -245,7 +243,7 @@ def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int
         colour=colour,
         pts=pts,
         time_base=info.time_base,
-        rotation=round(picture.rotation / 90) * 90 % 360,
+        rotation=quarter_turns(picture),
         sample_aspect_ratio=info.sample_aspect_ratio,
     )
 
@@ -265,7 +263,7 @@ def open_input(name: str) -> av.container.InputContainer:
             f"{name}: not a video, or cut off before its index (FFmpeg can't read it: {error.strerror})"
         ) from error
     except (FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{name}: can't be opened ({getattr(error, 'strerror', None) or error})") from error
+        raise InputError(f"{name}: can't be opened ({reason(error)})") from error
 
 
 def check_file(name: str) -> None:
@@ -289,9 +287,15 @@ def is_url(name: str) -> bool:
     return bool(separator) and scheme.isalnum()
 
 
-def is_cover(stream: Stream) -> bool:
-    """Cover art of a sound file is a video stream of one picture."""
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+def picture_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """Video streams, without the cover art of a sound file, which is one of a single picture."""
+    cover = av.stream.Disposition.attached_pic
+    return [s for s in container.streams.video if not s.disposition & cover]
+
+
+def reason(error: Exception) -> str:
+    """What FFmpeg or the system says, without its number and file name."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def describe(container: av.container.InputContainer, video: av.VideoStream) -> VideoInfo:
@@ -300,16 +304,10 @@ def describe(container: av.container.InputContainer, video: av.VideoStream) -> V
         duration = float(video.duration * video.time_base)
     elif container.duration is not None:
         duration = container.duration / av.time_base
-    context = video.codec_context
     return VideoInfo(
-        width=context.width,
-        height=context.height,
-        pixel_format=context.pix_fmt or "unknown",
-        codec=context.name,
         time_base=video.time_base or Fraction(1, av.time_base),
         rate=video.average_rate or video.guessed_rate,
         frames=video.frames,
         duration_seconds=duration,
         sample_aspect_ratio=video.sample_aspect_ratio or Fraction(1),
-        bit_rate=context.bit_rate or container.bit_rate or None,
     )

@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from av.stream import Stream
 from torch.nn import functional as F
 
-from .decode import Source
+from .decode import Source, reason
 from .errors import InputError, OutputError
 from .frame import PIXEL_FORMATS, Frame, Packet, PixelFormat, planes_of, to_video_frame
 
@@ -282,10 +282,10 @@ def output_errors(sink: Sink) -> Iterator[None]:
     try:
         yield
     except (FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        why = reason(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full; nothing is left there, make room and start again"
-        raise OutputError(f"{sink.path}: can't be written: {reason}") from error
+            why = "the disk is full; nothing is left there, make room and start again"
+        raise OutputError(f"{sink.path}: can't be written: {why}") from error
 
 
 def check_output(path: Path, options: EncodeOptions) -> None:

@@ -140,6 +140,11 @@ def planes_of(frame: av.VideoFrame, pixel_format: PixelFormat) -> list[Tensor]:
     return planes
 
 
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Degrees counter-clockwise that a player turns the picture: 0, 90, 180 or 270."""
+    return round(frame.rotation / 90) * 90 % 360
+
+
 def to_video_frame(frame: Frame) -> av.VideoFrame:
     """A copy in FFmpeg's own memory, ready for an encoder."""
     video = av.VideoFrame(frame.width, frame.height, frame.format.name)
@@ -160,13 +165,8 @@ def rgb_of(frame: Frame) -> NDArray[np.uint8]:
 class VideoInfo:
     """What a source says of itself before the first frame is decoded."""
 
-    width: int
-    height: int
-    pixel_format: str
-    codec: str
     time_base: Fraction
     rate: Fraction | None
     frames: int  # declared by the container; 0: unknown
     duration_seconds: float | None
     sample_aspect_ratio: Fraction
-    bit_rate: int | None
