@@ -32,6 +32,7 @@ OPERATORS = (
     "masked_blur",
     "refine_loss",
     "sobel_gradient",
+    "steady_alpha",
     "upsample_alpha",
 )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .kernel_options import alpha_options, is_channels_last, packed
+from .kernel_options import alpha_options, colour_options, is_channels_last, packed
 from .reference import LUMA_WEIGHTS, TINY, YuvScale
 
 _ops = torch.ops.banet_stream
@@ -47,15 +47,16 @@ def _(
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     logits, _, ctx.temperature, _ = inputs
     ctx.size, ctx.dtype = logits.shape[2:], logits.dtype
-    ctx.save_for_backward(output[:, 3:])
+    # The output itself: a view of it would hold the graph in a circle, freed only by the garbage collector.
+    ctx.save_for_backward(output)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    (attention,) = ctx.saved_tensors
+    (output,) = ctx.saved_tensors
     to_logits = None
     if ctx.needs_input_grad[0]:
         to_logits = _ops.boundary_attention_backward(
-            grad[:, 3:], attention, *ctx.size, ctx.dtype, ctx.temperature
+            grad[:, 3:], output[:, 3:], *ctx.size, ctx.dtype, ctx.temperature
         )
     return to_logits, grad[:, :3] if ctx.needs_input_grad[1] else None, None, None
 
@@ -204,6 +205,15 @@ def _(
     return alpha.new_empty(luma.shape)
 
 
+def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:
+    return _ops.steady_alpha(alpha.contiguous(), previous.contiguous(), certain, steady)
+
+
+@torch.library.register_fake("banet_stream::steady_alpha")
+def _(alpha: Tensor, previous: Tensor, certain: float, steady: float) -> Tensor:
+    return alpha.new_empty(alpha.shape)
+
+
 def composite(
     planes: list[Tensor],
     alpha: Tensor,
@@ -213,12 +223,11 @@ def composite(
     subsampling: tuple[int, int],
     upsampling: str,
     decontaminate: bool,
+    light_wrap: float,
 ) -> list[Tensor]:
-    reach = reference.decontamination_radius(alpha) if decontaminate else 0
     front, back = map(packed, planes), map(packed, background)
-    return list(
-        _ops.composite(*front, alpha, *back, depth, *subsampling, *alpha_options(upsampling), reach, TINY)
-    )
+    options = (*alpha_options(upsampling), *colour_options(alpha), TINY, decontaminate, light_wrap)
+    return list(_ops.composite(*front, alpha, *back, depth, *subsampling, *options))
 
 
 @torch.library.register_fake("banet_stream::composite")

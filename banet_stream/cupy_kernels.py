@@ -18,11 +18,18 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .kernel_options import alpha_options, is_channels_last, packed
+from .kernel_options import alpha_options, colour_options, is_channels_last, packed
 from .reference import LUMA_WEIGHTS, TINY, YuvScale
 
 THREADS = 256
-SERVED = ("boundary_attention", "composite", "frame_to_input", "masked_blur", "upsample_alpha")
+SERVED = (
+    "boundary_attention",
+    "composite",
+    "frame_to_input",
+    "masked_blur",
+    "steady_alpha",
+    "upsample_alpha",
+)
 KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 SCALARS = {"int": np.int32, "int64_t": np.int64, "bool": np.bool_, "float": np.float32, "double": np.float64}
 
@@ -103,14 +110,14 @@ class _BoundaryAttention(torch.autograd.Function):
             logits, low[0], low[2], low[3], KINDS[logits.dtype],
             batch * height * width, height, width, *logits.shape[2:], temperature,
         )  # fmt: skip
-        ctx.save_for_backward(out[:, 3:])
+        ctx.save_for_backward(out)  # not a view of it: that would be a circle
         ctx.size, ctx.dtype, ctx.temperature = logits.shape[2:], logits.dtype, temperature
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        (value,) = ctx.saved_tensors
-        last = grad[:, 3:]
+        (saved,) = ctx.saved_tensors
+        value, last = saved[:, 3:], grad[:, 3:]
         out = torch.empty((grad.shape[0], 1, *ctx.size), dtype=ctx.dtype, device=grad.device)
         launch(
             "boundary_attention", "boundary_attention_backward_kernel", out.numel(), grad,
@@ -145,6 +152,15 @@ def frame_to_input(
         u, *u.stride(), v, *v.stride(), *u.shape, depth != 8,
         *LUMA_WEIGHTS[matrix], *YuvScale.of(full_range, depth), *mean, *std,
     )  # fmt: skip
+    return out
+
+
+def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:
+    alpha, previous = alpha.contiguous(), previous.contiguous()
+    out, pixels = torch.empty_like(alpha), alpha.numel()
+    launch(
+        "steady_alpha", "steady_alpha_kernel", pixels, alpha, out, alpha, previous, pixels, certain, steady
+    )
     return out
 
 
@@ -189,39 +205,40 @@ def composite(
     subsampling: tuple[int, int],
     upsampling: str,
     decontaminate: bool,
+    light_wrap: float,
 ) -> list[Tensor]:
     guided, radius, epsilon, floor, ceiling = alpha_options(upsampling)
+    height, width, reach = colour_options(alpha)
     front, back = [packed(p) for p in planes], [packed(p) for p in background]
-    name, size, pixels, peak = "composite", tuple(alpha.shape), alpha.numel(), 2**depth - 1
-    memory = alpha.new_empty((22 if decontaminate else 8, *size))
-    small, fits, means, sums, colours = memory[:4], memory[4:6], memory[6:8], memory[8:16], memory[16:]
+    name, size, peak = "composite", tuple(alpha.shape), 2**depth - 1
+    small, fits, means = alpha.new_empty((6, *size)).split_with_sizes([2, 2, 2])
+    rough, sums, colours = alpha.new_empty((27, height, width)).split_with_sizes([7, 11, 9])
     sizes, wide = (*front[0].shape, *front[1].shape), depth != 8
-    rows = [x for plane in front for x in (plane, plane.stride(0))]
+    front_rows, back_rows = ([x for p in group for x in (p, p.stride(0))] for group in (front, back))
     launch(
-        name,
-        "composite_small_kernel",
-        pixels,
-        alpha,
-        small,
-        *size,
-        alpha,
-        *alpha.stride(),
-        *rows,
-        *sizes,
-        depth != 8,
+        name, "composite_small_kernel", alpha.numel(), alpha,
+        small, *size, alpha, *alpha.stride(), *front_rows[:2], *sizes[:2], wide,
+    )  # fmt: skip
+    launch(
+        name, "composite_fit_kernel", alpha.numel(), alpha, fits, small, peak, *size, guided, radius, epsilon
     )
-    launch(name, "composite_fit_kernel", pixels, alpha, fits, small, peak, *size, guided, radius, epsilon)
     if guided:
-        launch(name, "composite_mean_kernel", pixels, alpha, means, fits, *size, radius)
-    if decontaminate:
-        reach = reference.decontamination_radius(alpha)
-        launch(name, "composite_rows_kernel", pixels, alpha, sums, small, *size, reach)
-        launch(name, "composite_columns_kernel", pixels, alpha, colours, sums, small, *size, reach, TINY)
+        launch(name, "composite_mean_kernel", alpha.numel(), alpha, means, fits, *size, radius)
+    if decontaminate or light_wrap:
+        pixels, channels = height * width, 7 if light_wrap else 4
+        launch(
+            name, "composite_rough_kernel", pixels, alpha,
+            rough, channels, height, width, small, *size, *front_rows, *back_rows, *sizes, wide,
+        )  # fmt: skip
+        shape = (channels, height, width, reach)
+        launch(name, "composite_rows_kernel", pixels, alpha, sums, rough, *shape)
+        launch(name, "composite_columns_kernel", pixels, alpha, colours, sums, rough, *shape, TINY)
     out = [p.new_empty(p.shape) for p in front]
     launch(
         name, "composite_full_kernel", out[1].numel(), alpha,
-        *out, *rows, *[x for plane in back for x in (plane, plane.stride(0))], *sizes, *subsampling,
-        means if guided else fits, colours if decontaminate else None, *size, wide, peak, floor, ceiling,
+        *out, *front_rows, *back_rows, *sizes, *subsampling,
+        means if guided else fits, colours, *size, height, width, wide, decontaminate,
+        peak, floor, ceiling, light_wrap,
     )  # fmt: skip
     return out
 

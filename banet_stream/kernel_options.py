@@ -22,6 +22,12 @@ def alpha_options(upsampling: str) -> tuple[bool, int, float, float, float]:
     )
 
 
+def colour_options(alpha: Tensor) -> tuple[int, int, int]:
+    """Height and width at which local colours are found, and how far their windows reach there."""
+    size = reference.colour_size(alpha)
+    return *size, reference.colour_reach(size)
+
+
 def packed(plane: Tensor) -> Tensor:
     """Rows may lie apart (decoders pad them), columns not."""
     return plane if plane.stride(1) == 1 else plane.contiguous()

@@ -180,6 +180,30 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: s
     return backends.find(name, luma.device)(alpha, luma, depth=depth, upsampling=upsampling)
 
 
+def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:
+    """A video's matte, blended with the one before: it stops shimmering where nothing moves.
+
+    An operator of its own, before the others: blurring and compositing must see one and the same matte.
+
+    Args:
+        alpha: [h, w] float32 in 0..1, the network's.
+        previous: [h, w] float32: what this operator gave for the frame before.
+        certain: difference from which the new matte is taken as it is.
+        steady: 0..1, the share of a vanishing difference that is taken.
+
+    Returns:
+        [h, w] float32 in 0..1.
+    """
+    name = "steady_alpha"
+    check_alpha(name, alpha)
+    check_alpha(name, previous, "previous")
+    same = alpha.shape == previous.shape
+    check(name, "previous", same, f"have alpha's shape {list(alpha.shape)}", list(previous.shape))
+    check(name, "certain", certain > 0, "be positive", certain)
+    check(name, "steady", 0 <= steady <= 1, "be between 0 and 1", steady)
+    return backends.find(name, alpha.device)(alpha, previous, certain=certain, steady=steady)
+
+
 def composite(
     planes: list[Tensor],
     alpha: Tensor,
@@ -189,6 +213,7 @@ def composite(
     subsampling: tuple[int, int] = (2, 2),
     upsampling: str = "guided",
     decontaminate: bool = True,
+    light_wrap: float = 0.0,
 ) -> list[Tensor]:
     """The subject before another background, blended in YUV at the source's depth and subsampling.
 
@@ -201,6 +226,7 @@ def composite(
         subsampling: of the planes, horizontal and vertical.
         upsampling: as in :func:`upsample_alpha`.
         decontaminate: take the old background's colour out of the soft edge.
+        light_wrap: 0..1, how much light of the new background falls on the soft edge.
     """
     name = "composite"
     check_planes(name, "planes", planes, depth, count=3)
@@ -208,6 +234,7 @@ def composite(
     check_alpha(name, alpha)
     check_choice(name, "upsampling", upsampling, UPSAMPLINGS)
     check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
+    check(name, "light_wrap", 0 <= light_wrap <= 1, "be between 0 and 1", light_wrap)
     shapes, others = [list(p.shape) for p in planes], [list(p.shape) for p in background]
     check(name, "background", shapes == others, f"have the frame's plane shapes {shapes}", others)
     height, width = planes[0].shape
@@ -221,6 +248,7 @@ def composite(
         subsampling=subsampling,
         upsampling=upsampling,
         decontaminate=decontaminate,
+        light_wrap=light_wrap,
     )
 
 
@@ -263,9 +291,10 @@ def check_image(operator: str, argument: str, image: Tensor) -> None:
     check(operator, argument, floats, "be float32 or float64", image.dtype)
 
 
-def check_alpha(operator: str, alpha: Tensor) -> None:
-    check(operator, "alpha", alpha.ndim == 2 and alpha.numel() > 0, "be [h, w], not empty", list(alpha.shape))
-    check(operator, "alpha", alpha.dtype == torch.float32, "be float32", alpha.dtype)
+def check_alpha(operator: str, alpha: Tensor, argument: str = "alpha") -> None:
+    filled = alpha.ndim == 2 and alpha.numel() > 0
+    check(operator, argument, filled, "be [h, w], not empty", list(alpha.shape))
+    check(operator, argument, alpha.dtype == torch.float32, "be float32", alpha.dtype)
 
 
 def check_planes(operator: str, argument: str, planes: list[Tensor], depth: int, count: int = 0) -> None:

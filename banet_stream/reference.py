@@ -29,8 +29,10 @@ GUIDED_EPSILON = (3 / 255) ** 2
 # it further and hardens hair.
 ALPHA_FLOOR, ALPHA_CEILING = 0.2, 0.85
 
-# Decontamination looks this far, as a share of the matte's longer side, for definite colours.
-DECONTAMINATION_REACH = 1 / 48
+# Local colours are means over windows, so a quarter of the matte's size holds them; the windows reach this
+# far, as a share of the longer side, for definite colours.
+COLOUR_SHRINKING = 4
+COLOUR_REACH = 1 / 48
 
 # Below this weight a colour average says nothing.
 TINY = 1e-4
@@ -233,12 +235,13 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int, upsampling: str) 
     alpha = clean_alpha(alpha)
     if upsampling == "guided":
         # Fast guided filter (He and Sun 2015): fit alpha = a * luma + b in small windows, enlarge a and b.
+        # In float64: a small variance is the difference of large squares.
         full = luma.float() / (2**depth - 1)
-        guide = resize(full, (alpha.shape[0], alpha.shape[1]))
-        moments = box(torch.stack([guide, alpha, guide * alpha, guide * guide]), GUIDED_RADIUS)
+        guide, wide = resize(full, (alpha.shape[0], alpha.shape[1])).double(), alpha.double()
+        moments = box(torch.stack([guide, wide, guide * wide, guide * guide]), GUIDED_RADIUS)
         mean, mean_alpha, product, square = moments
         slope = (product - mean * mean_alpha) / ((square - mean * mean).clamp(min=0) + GUIDED_EPSILON)
-        coefficients = box(torch.stack([slope, mean_alpha - slope * mean]), GUIDED_RADIUS)
+        coefficients = box(torch.stack([slope, mean_alpha - slope * mean]), GUIDED_RADIUS).float()
         slope, offset = resize(coefficients, (luma.shape[0], luma.shape[1]))
         enlarged = slope * full + offset
     else:
@@ -251,6 +254,13 @@ def clean_alpha(alpha: Tensor) -> Tensor:
     return alpha.nan_to_num(0.0).clamp(0, 1)
 
 
+def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:
+    alpha, previous = clean_alpha(alpha), clean_alpha(previous)
+    change = alpha - previous
+    trust = steady + (1 - steady) * (change.abs() / certain).clamp(max=1)
+    return previous + trust * change
+
+
 def composite(
     planes: list[Tensor],
     alpha: Tensor,
@@ -260,6 +270,7 @@ def composite(
     subsampling: tuple[int, int],
     upsampling: str,
     decontaminate: bool,
+    light_wrap: float,
 ) -> list[Tensor]:
     alpha = clean_alpha(alpha)
     luma_alpha = upsample_alpha(alpha, planes[0], depth=depth, upsampling=upsampling)
@@ -268,6 +279,8 @@ def composite(
     for plane, behind in zip(planes, background, strict=True):
         cover = luma_alpha if plane is planes[0] else chroma_alpha
         colour = foreground(plane.float(), cover, alpha) if decontaminate else plane.float()
+        if light_wrap:
+            colour = colour + light_wrap * (1 - cover) * (ambient(behind.float(), alpha) - colour)
         blended.append(quantise(behind.float() + cover * (colour - behind.float()), depth))
     return blended
 
@@ -275,21 +288,32 @@ def composite(
 def foreground(plane: Tensor, cover: Tensor, alpha: Tensor) -> Tensor:
     """The subject's own colour, without the old background's share (Germer et al. 2020; Forte 2021).
 
-    Local means of definite foreground and background colour, found at the matte's size, predict the
-    pixel; what the prediction misses is given to the foreground in proportion to its cover.
+    Local means of definite foreground and background colour predict the pixel; what the prediction misses
+    is given to the foreground in proportion to its cover.
     """
-    small = resize(plane, (alpha.shape[0], alpha.shape[1]))
-    radius = decontamination_radius(alpha)
-    weights = torch.stack([alpha**2, (1 - alpha) ** 2])
-    sums = box(torch.cat([weights * small, weights]), radius)
+    size = colour_size(alpha)
+    small, rough = resize(plane, size), resize(alpha, size)
+    weights = torch.stack([rough**2, (1 - rough) ** 2])
+    sums = box(torch.cat([weights * small, weights]), colour_reach(size))
     known = sums[2:] > TINY
     means = torch.where(known, sums[:2] / sums[2:].clamp(min=TINY), small)
     subject, behind = resize(means, (plane.shape[0], plane.shape[1]))
     return subject + cover * (plane - cover * subject - (1 - cover) * behind)
 
 
-def decontamination_radius(alpha: Tensor) -> int:
-    return max(2, round(max(alpha.shape) * DECONTAMINATION_REACH))
+def ambient(background: Tensor, alpha: Tensor) -> Tensor:
+    """The new background's light on the subject's edge: its local mean colour."""
+    size = colour_size(alpha)
+    mean = box(resize(background, size)[None], colour_reach(size))[0]
+    return resize(mean, (background.shape[0], background.shape[1]))
+
+
+def colour_size(alpha: Tensor) -> tuple[int, int]:
+    return -(-alpha.shape[0] // COLOUR_SHRINKING), -(-alpha.shape[1] // COLOUR_SHRINKING)
+
+
+def colour_reach(size: tuple[int, int]) -> int:
+    return max(1, round(max(size) * COLOUR_REACH))
 
 
 def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int) -> list[Tensor]:

@@ -86,6 +86,10 @@ def cases(size: str, device: str) -> dict[str, tuple[Callable[[], object], int]]
             lambda: ops.upsample_alpha(alpha, planes[0]),
             5 * planes[0].numel() + small,
         ),
+        "steady_alpha, 288 x 512": (
+            lambda: ops.steady_alpha(alpha, noise, certain=0.25, steady=0.35),
+            3 * small,
+        ),
         f"composite, {size}": (lambda: ops.composite(planes, alpha, back), 3 * frame_bytes + small),
         f"composite, {size}, soft everywhere": (
             lambda: ops.composite(planes, noise, back),

@@ -1,10 +1,10 @@
-// composite on the CPU. At the matte's size: the guided fit and local colours. At full size: copies, but
-// for the soft band, which alone is computed. Rows go by groups that share a chroma row.
+// composite on the CPU. At the matte's size: the guided fit, and at a quarter of it local colours. At full size:
+// copies, but for the soft band, which alone is computed. Rows go by groups that share a chroma row.
 #include "composite.h"
 
 #include <cstring>
 
-#include "matte_cpu.h"
+#include "local_colours.h"
 
 namespace banet {
 
@@ -12,44 +12,12 @@ namespace {
 
 struct Options {
   AlphaOptions alpha;
+  ColourOptions colours;
   int horizontal, vertical;  // subsampling
-  int reach;                 // radius of the colour means; 0: no decontamination
-  float tiny, peak;
-};
-
-// Local colours of subject and old background, one pair of [h, w] planes per sample plane.
-struct Colours {
-  const float* means = nullptr;
-  int height = 0, width = 0;
-
-  Plane<float> of(int plane, int which) const {
-    return {means + static_cast<size_t>(2 * plane + which) * height * width, height, width, width, 1};
-  }
+  float peak;
 };
 
 }  // namespace
-
-BANET_CLONES void weighted_line(float* __restrict out, const float* __restrict alpha,
-                                const float* __restrict y, const float* __restrict u,
-                                const float* __restrict v, int width) {
-  for (int x = 0; x < width; ++x) {
-    const float subject = subject_weight(alpha[x]), behind = behind_weight(alpha[x]);
-    float* o = out + 8 * x;
-    o[0] = subject, o[1] = behind;
-    o[2] = subject * y[x], o[3] = behind * y[x];
-    o[4] = subject * u[x], o[5] = behind * u[x];
-    o[6] = subject * v[x], o[7] = behind * v[x];
-  }
-}
-
-BANET_CLONES void colour_line(float* __restrict subject, float* __restrict behind,
-                              const float* __restrict weighted, const float* __restrict weights,
-                              const float* __restrict own, float tiny, int width) {
-  for (int x = 0; x < width; ++x) {
-    subject[x] = local_colour(weighted[8 * x], weights[8 * x], own[x], tiny);
-    behind[x] = local_colour(weighted[8 * x + 1], weights[8 * x + 1], own[x], tiny);
-  }
-}
 
 BANET_CLONES void cover_line(float* __restrict out, const float* __restrict luma, int luma_width,
                              int horizontal, int begin, int end) {
@@ -72,72 +40,55 @@ BANET_CLONES void average_line(float* __restrict out, const float* __restrict ot
   for (int x = 0; x < count; ++x) out[x] = (out[x] + other[x]) / 2.0f;
 }
 
+// A line of soft pixels: local colours are there or null.
+struct LineColours {
+  const float *subject = nullptr, *behind = nullptr, *ambient = nullptr;
+  float light_wrap = 0.0f;
+};
+
 namespace {
 
+template <bool decontaminate, bool wrap, typename T>
+inline __attribute__((always_inline)) void blend_soft(T* __restrict out, const T* __restrict sample,
+                                                      const T* __restrict background, const float* __restrict cover,
+                                                      const float* __restrict subject, const float* __restrict behind,
+                                                      const float* __restrict ambient, float light_wrap, float peak,
+                                                      int count) {
+  for (int x = 0; x < count; ++x) {
+    float colour = sample[x];
+    if (decontaminate) colour = decontaminated(colour, cover[x], subject[x], behind[x]);
+    if (wrap) colour = wrapped(colour, ambient[x], cover[x], light_wrap);
+    out[x] = static_cast<T>(quantise(blend(colour, background[x], cover[x]), peak));
+  }
+}
+
 template <typename T>
-inline __attribute__((always_inline)) void blend_line(T* __restrict out, const T* __restrict sample,
-                                                      const T* __restrict background,
-                                                      const float* __restrict cover,
-                                                      const float* __restrict subject,
-                                                      const float* __restrict behind, float peak, int count) {
-  if (subject) {
-    for (int x = 0; x < count; ++x) {
-      const float colour = decontaminated(sample[x], cover[x], subject[x], behind[x]);
-      out[x] = static_cast<T>(quantise(blend(colour, background[x], cover[x]), peak));
-    }
+inline __attribute__((always_inline)) void blend_line(T* out, const T* sample, const T* background,
+                                                      const float* cover, const LineColours& c, float peak,
+                                                      int count) {
+  if (c.subject && c.ambient) {
+    blend_soft<true, true>(out, sample, background, cover, c.subject, c.behind, c.ambient, c.light_wrap, peak, count);
+  } else if (c.subject) {
+    blend_soft<true, false>(out, sample, background, cover, c.subject, c.behind, c.ambient, 0.0f, peak, count);
+  } else if (c.ambient) {
+    blend_soft<false, true>(out, sample, background, cover, c.subject, c.behind, c.ambient, c.light_wrap, peak, count);
   } else {
-    for (int x = 0; x < count; ++x) {
-      out[x] = static_cast<T>(quantise(blend(sample[x], background[x], cover[x]), peak));
-    }
+    blend_soft<false, false>(out, sample, background, cover, c.subject, c.behind, c.ambient, 0.0f, peak, count);
   }
 }
 
 }  // namespace
 
 BANET_CLONES void blend_samples(uint8_t* out, const uint8_t* sample, const uint8_t* background,
-                                const float* cover, const float* subject, const float* behind, float peak,
-                                int count) {
-  blend_line(out, sample, background, cover, subject, behind, peak, count);
+                                const float* cover, const LineColours& colours, float peak, int count) {
+  blend_line(out, sample, background, cover, colours, peak, count);
 }
 BANET_CLONES void blend_samples(int16_t* out, const int16_t* sample, const int16_t* background,
-                                const float* cover, const float* subject, const float* behind, float peak,
-                                int count) {
-  blend_line(out, sample, background, cover, subject, behind, peak, count);
+                                const float* cover, const LineColours& colours, float peak, int count) {
+  blend_line(out, sample, background, cover, colours, peak, count);
 }
 
 namespace {
-
-// Only where soft pixels will ask for them.
-Colours local_colours(const float* alpha, const float* small, const AlphaField& field, const Window& window,
-                      const Options& options) {
-  const int height = field.height, width = field.width, reach = options.reach;
-  const int columns = window.right - window.left, top = most(window.top - reach, 0);
-  const int rows = least(window.bottom + reach, height) - top;
-  const size_t pixels = static_cast<size_t>(height) * width;
-  float* means = scratch<float, 13>(6 * pixels);
-  float* sums = scratch<float, 14>(8 * static_cast<size_t>(rows) * columns);
-  const auto row = [&](int y) { return sums + 8 * static_cast<size_t>(y - top) * columns; };
-  parallel_blocks(rows, matte_block, [&](int begin, int end) {
-    float* line = scratch<float, 2>(8 * width);
-    const int from = most(window.left - reach, 0), to = least(window.right + reach, width);
-    for (int y = top + begin; y < top + end; ++y) {
-      const size_t at = static_cast<size_t>(y) * width + from;
-      weighted_line(line + 8 * from, alpha + at, small + at, small + pixels + at, small + 2 * pixels + at,
-                    to - from);
-      box_line_8(row(y), line, width, reach, window.left, window.right);
-    }
-  });
-  parallel_blocks(window.bottom - window.top, matte_block, [&](int begin, int end) {
-    box_rows(row, height, 8 * columns, reach, window.top + begin, window.top + end, [&](int y, const float* mean) {
-      const size_t at = static_cast<size_t>(y) * width + window.left;
-      for (int p = 0; p < 3; ++p) {
-        colour_line(means + 2 * p * pixels + at, means + (2 * p + 1) * pixels + at, mean + 2 + 2 * p, mean,
-                    small + p * pixels + at, options.tiny, columns);
-      }
-    });
-  });
-  return {means, height, width};
-}
 
 // One frame being composited; `group` is called for every chroma row.
 template <typename T>
@@ -147,12 +98,23 @@ class Compositor {
              const AlphaField& field, const Colours& colours, const Options& options)
       : planes_(planes), background_(background), out_(out), field_(field), colours_(colours),
         options_(options), luma_rows_(axis(field.height, planes[0].height)),
-        luma_columns_(axis(field.width, planes[0].width)), chroma_rows_(axis(field.height, planes[1].height)),
-        chroma_columns_(axis(field.width, planes[1].width)), walk_(field, *luma_rows_, *luma_columns_) {}
+        luma_columns_(axis(field.width, planes[0].width)),
+        colour_rows_{axis(options.colours.height, planes[0].height), axis(options.colours.height, planes[1].height)},
+        colour_columns_{axis(options.colours.width, planes[0].width), axis(options.colours.width, planes[1].width)},
+        walk_(field, *luma_rows_, *luma_columns_) {}
 
-  // How far around a soft pixel of the matte the frame's pixels look for colours.
-  int margin() const {
-    return 2 + most(most(luma_rows_->count, luma_columns_->count), most(chroma_rows_->count, chroma_columns_->count));
+  // The part of the colours' size that the frame's soft pixels look at.
+  Window colour_window() const {
+    const ColourOptions& c = options_.colours;
+    // A frame pixel reads so many matte pixels to either side; a chroma sample, two frame pixels around it.
+    Window window = soft_window(field_, most(luma_rows_->count, luma_columns_->count) + 4);
+    int taps = 2;
+    for (int i = 0; i < 2; ++i) taps = most(taps, most(colour_rows_[i]->count, colour_columns_[i]->count));
+    const auto low = [&](int at, int size, int colours) { return most(at * colours / size - taps, 0); };
+    const auto high = [&](int at, int size, int colours) { return least((at * colours + size - 1) / size + taps, colours); };
+    if (window.top >= window.bottom || window.left >= window.right) return {0, 0, 0, 0};
+    return {low(window.top, field_.height, c.height), high(window.bottom, field_.height, c.height),
+            low(window.left, field_.width, c.width), high(window.right, field_.width, c.width)};
   }
 
   void group(int chroma_row) const {
@@ -193,13 +155,13 @@ class Compositor {
       copy(0, row, span);
       return;
     }
-    float* slope = scratch<float, 4>(planes_[0].width);
-    float* offset = scratch<float, 5>(planes_[0].width);
-    enlarge_pair(slope, offset, field_.slopes(), field_.offsets(), *luma_rows_, *luma_columns_, row, span.begin,
-                 span.end);
+    float* slope = scratch<float, 5>(2 * static_cast<size_t>(planes_[0].width + apart));
+    float* offset = slope + planes_[0].width + apart;
+    enlarge(slope, field_.slopes(), *luma_rows_, *luma_columns_, row, span.begin, span.end);
+    enlarge(offset, field_.offsets(), *luma_rows_, *luma_columns_, row, span.begin, span.end);
     soft_alpha(cover + span.begin, slope, offset, planes_[0].row(row) + span.begin, options_.peak,
                options_.alpha.floor, options_.alpha.ceiling, span.end - span.begin);
-    soft(0, row, cover + span.begin, *luma_rows_, *luma_columns_, span.begin, span.end);
+    soft(0, row, cover + span.begin, *colour_rows_[0], *colour_columns_[0], span.begin, span.end);
   }
 
   void soft_chroma(int row, const float* luma_cover, int rows, int begin, int end) const {
@@ -211,19 +173,26 @@ class Compositor {
       cover_line(other, luma_cover + luma_width, luma_width, options_.horizontal, begin, end);
       average_line(cover, other, end - begin);
     }
-    for (int p = 1; p < 3; ++p) soft(p, row, cover, *chroma_rows_, *chroma_columns_, begin, end);
+    for (int p = 1; p < 3; ++p) soft(p, row, cover, *colour_rows_[1], *colour_columns_[1], begin, end);
   }
 
   void soft(int plane, int row, const float* cover, const Axis& rows, const Axis& columns, int begin,
             int end) const {
-    float *subject = nullptr, *behind = nullptr;
-    if (colours_.means) {
-      subject = scratch<float, 4>(planes_[0].width);
-      behind = scratch<float, 5>(planes_[0].width);
-      enlarge_pair(subject, behind, colours_.of(plane, 0), colours_.of(plane, 1), rows, columns, row, begin, end);
+    const int width = planes_[0].width, count = end - begin;
+    float* lines = scratch<float, 4>(3 * static_cast<size_t>(width + apart));
+    LineColours line;
+    line.light_wrap = options_.colours.light_wrap;
+    if (options_.colours.decontaminate) {
+      line.subject = lines, line.behind = lines + width + apart;
+      enlarge(lines, colours_.subject[plane], rows, columns, row, begin, end);
+      enlarge(lines + width + apart, colours_.behind[plane], rows, columns, row, begin, end);
+    }
+    if (options_.colours.light_wrap > 0.0f) {
+      line.ambient = lines + 2 * (width + apart);
+      enlarge(lines + 2 * (width + apart), colours_.ambient[plane], rows, columns, row, begin, end);
     }
     blend_samples(out(plane, row) + begin, planes_[plane].row(row) + begin, background_[plane].row(row) + begin,
-                  cover, subject, behind, options_.peak, end - begin);
+                  cover, line, options_.peak, count);
   }
 
   const Plane<T> (&planes_)[3], (&background_)[3];
@@ -231,28 +200,49 @@ class Compositor {
   const AlphaField& field_;
   const Colours& colours_;
   const Options& options_;
-  const std::shared_ptr<const Axis> luma_rows_, luma_columns_, chroma_rows_, chroma_columns_;
+  const std::shared_ptr<const Axis> luma_rows_, luma_columns_;
+  const std::shared_ptr<const Axis> colour_rows_[2], colour_columns_[2];  // to luma's size, to chroma's
   const SpanWalk walk_;
 };
+
+// Alpha, Y, U, V and, for light wrap, the new background's Y, U, V, at the colours' size. Where `guide`, the luma
+// at the matte's size, halves evenly, its means are the frame's.
+template <typename T>
+const float* colour_planes(const Plane<T> (&planes)[3], const Plane<T> (&background)[3], const float* alpha,
+                           const float* guide, int height, int width, const ColourOptions& options) {
+  const size_t pixels = static_cast<size_t>(options.height) * options.width;
+  float* small = scratch<float, 14>(7 * pixels);
+  const auto matte_plane = [&](const float* data) { return Plane<float>{data, height, width, width, 1}; };
+  shrink(small, matte_plane(alpha), options.height, options.width);
+  if (guide && height % options.height == 0 && width % options.width == 0 && planes[0].height >= height &&
+      planes[0].width >= width) {
+    shrink(small + pixels, matte_plane(guide), options.height, options.width);
+  } else {
+    shrink(small + pixels, planes[0], options.height, options.width);
+  }
+  for (int p = 1; p < 3; ++p) shrink(small + (1 + p) * pixels, planes[p], options.height, options.width);
+  for (int p = 0; options.light_wrap > 0.0f && p < 3; ++p) {
+    shrink(small + (4 + p) * pixels, background[p], options.height, options.width);
+  }
+  return small;
+}
 
 template <typename T>
 void composite(const Plane<T> (&planes)[3], const Plane<float>& alpha, const Plane<T> (&background)[3],
                T* const (&out)[3], const Options& options) {
   const int height = alpha.height, width = alpha.width;
   const size_t pixels = static_cast<size_t>(height) * width;
-  float* clean = scratch<float, 12>(4 * pixels);
-  float* small = clean + pixels;
+  float* clean = scratch<float, 12>(2 * pixels);
+  float* guide = clean + pixels;
   load_alpha(clean, alpha);
-  const int needed = options.reach ? 3 : options.alpha.guided ? 1 : 0;
-  for (int p = 0; p < needed; ++p) {
-    shrink(small + p * pixels, planes[p], height, width);
-  }
-  const AlphaField field = alpha_field(clean, small, options.peak, height, width, options.alpha);
+  if (options.alpha.guided) shrink(guide, planes[0], height, width);
+  const AlphaField field = alpha_field(clean, guide, options.peak, height, width, options.alpha);
   Colours colours;
   const Compositor<T> compositor(planes, background, out, field, colours, options);
-  const Window window = soft_window(field, compositor.margin());
-  if (options.reach && window.top < window.bottom && window.left < window.right) {
-    colours = local_colours(clean, small, field, window, options);
+  if (options.colours.wanted()) {
+    const Window window = compositor.colour_window();
+    const float* small = colour_planes(planes, background, clean, options.alpha.guided ? guide : nullptr, height, width, options.colours);
+    colours = local_colours(small, window, options.colours);
   }
   parallel_blocks(planes[1].height, 16, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) compositor.group(row);
@@ -277,7 +267,8 @@ std::tuple<Tensor, Tensor, Tensor> composite_cpu(const Tensor& y, const Tensor& 
                                                  const Tensor& back_u, const Tensor& back_v, int64_t depth,
                                                  int64_t horizontal, int64_t vertical, bool guided,
                                                  int64_t radius, double epsilon, double floor, double ceiling,
-                                                 int64_t reach, double tiny) {
+                                                 int64_t colour_height, int64_t colour_width, int64_t reach,
+                                                 double tiny, bool decontaminate, double light_wrap) {
   const ScalarType samples = depth == 8 ? ScalarType::Byte : ScalarType::Short;
   const Tensor* const planes[3] = {&y, &u, &v};
   const Tensor* const background[3] = {&back_y, &back_u, &back_v};
@@ -297,8 +288,10 @@ std::tuple<Tensor, Tensor, Tensor> composite_cpu(const Tensor& y, const Tensor& 
   }
   const Options options{{guided, static_cast<int>(radius), static_cast<float>(epsilon),
                          static_cast<float>(floor), static_cast<float>(ceiling)},
-                        static_cast<int>(horizontal), static_cast<int>(vertical), static_cast<int>(reach),
-                        static_cast<float>(tiny), static_cast<float>((1 << depth) - 1)};
+                        {static_cast<int>(colour_height), static_cast<int>(colour_width), static_cast<int>(reach),
+                         static_cast<float>(tiny), decontaminate, static_cast<float>(light_wrap)},
+                        static_cast<int>(horizontal), static_cast<int>(vertical),
+                        static_cast<float>((1 << depth) - 1)};
   if (depth == 8) composite_tensors<uint8_t>(planes, alpha, background, out, options);
   else composite_tensors<int16_t>(planes, alpha, background, out, options);
   return {out[0], out[1], out[2]};

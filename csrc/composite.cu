@@ -1,26 +1,23 @@
-// composite on CUDA, in seven launches. At the matte's size: planes and alpha shrunk, the guided fit and its
-// mean, the weighted colour sums by rows and by columns. At full size one thread per chroma sample writes it
-// and its one, two or four luma samples: it reads and writes every sample once (4.5 bytes per luma sample at
-// 4:2:0 and 8 bits), everything else comes from the matte's size and stays in the cache.
+// composite on CUDA, in seven launches. At the matte's size: alpha and luma shrunk, the guided fit and its
+// mean. At the colours' size, a quarter of it: planes shrunk, the weighted sums by rows and by columns. At
+// full size one thread per chroma sample writes it and its one, two or four luma samples: it reads and writes
+// every sample once (4.5 bytes per luma sample at 4:2:0 and 8 bits), everything else comes from the small
+// sizes and stays in the cache.
 //
 // Compiles with nvcc 13 and NVRTC; it has run on no GPU yet.
 #include "composite.h"
 
-// small: [4, h, w], cleaned alpha, then Y, U, V resized. One thread per matte pixel.
-extern "C" __global__ void composite_small_kernel(
-    float* small, int height, int width, const float* alpha, int64_t alpha_stride, int64_t alpha_step,
-    const void* y, int64_t y_stride, const void* u, int64_t u_stride, const void* v, int64_t v_stride, int y_height,
-    int y_width, int c_height, int c_width, bool wide) {
+// small: [2, h, w], cleaned alpha, then Y resized. One thread per matte pixel.
+extern "C" __global__ void composite_small_kernel(float* small, int height, int width, const float* alpha,
+                                                  int64_t alpha_stride, int64_t alpha_step, const void* y,
+                                                  int64_t y_stride, int y_height, int y_width, bool wide) {
   using namespace banet;
   const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= pixels) return;
   const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
-  const Size size{height, width}, luma{y_height, y_width}, chroma{c_height, c_width};
   small[i] = clean_alpha(alpha[row * alpha_stride + column * alpha_step]);
-  small[pixels + i] = resample(Samples{y, y_stride, 1, wide}, luma, size, row, column);
-  small[2 * pixels + i] = resample(Samples{u, u_stride, 1, wide}, chroma, size, row, column);
-  small[3 * pixels + i] = resample(Samples{v, v_stride, 1, wide}, chroma, size, row, column);
+  small[pixels + i] = resample(Samples{y, y_stride, 1, wide}, {y_height, y_width}, {height, width}, row, column);
 }
 
 // As in upsample_alpha.cu; kernels can't be shared between files that NVRTC compiles alone.
@@ -47,48 +44,75 @@ extern "C" __global__ void composite_mean_kernel(float* means, const float* fits
   means[pixels + i] = mean_window(fits + pixels, {height, width}, row, column, radius);
 }
 
-// sums: [8, h, w], along rows: the two weights, then each plane weighted by both.
-extern "C" __global__ void composite_rows_kernel(float* sums, const float* small, int height, int width, int reach) {
+// rough: [channels, height, width] at the colours' size: alpha, then the frame's Y, U, V (4 channels), then the new
+// background's (7). One thread per pixel; `small` is alpha at the matte's size.
+extern "C" __global__ void composite_rough_kernel(
+    float* rough, int channels, int height, int width, const float* small, int matte_height, int matte_width,
+    const void* y, int64_t y_stride, const void* u, int64_t u_stride, const void* v, int64_t v_stride,
+    const void* back_y, int64_t back_y_stride, const void* back_u, int64_t back_u_stride, const void* back_v,
+    int64_t back_v_stride, int y_height, int y_width, int c_height, int c_width, bool wide) {
+  using namespace banet;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= pixels) return;
+  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
+  const Size size{height, width}, luma{y_height, y_width}, chroma{c_height, c_width};
+  rough[i] = resample(Floats{small, matte_width}, {matte_height, matte_width}, size, row, column);
+  rough[pixels + i] = resample(Samples{y, y_stride, 1, wide}, luma, size, row, column);
+  rough[2 * pixels + i] = resample(Samples{u, u_stride, 1, wide}, chroma, size, row, column);
+  rough[3 * pixels + i] = resample(Samples{v, v_stride, 1, wide}, chroma, size, row, column);
+  if (channels == 4) return;
+  rough[4 * pixels + i] = resample(Samples{back_y, back_y_stride, 1, wide}, luma, size, row, column);
+  rough[5 * pixels + i] = resample(Samples{back_u, back_u_stride, 1, wide}, chroma, size, row, column);
+  rough[6 * pixels + i] = resample(Samples{back_v, back_v_stride, 1, wide}, chroma, size, row, column);
+}
+
+// sums: [11, height, width], means along rows: the two weights, each plane of the frame weighted by both, then
+// the new background's planes (if there are 7 channels).
+extern "C" __global__ void composite_rows_kernel(float* sums, const float* rough, int channels, int height, int width,
+                                                 int reach) {
   using namespace banet;
   const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= pixels) return;
   const int column = static_cast<int>(i % width);
   const Range range = window_range(column, reach, width);
-  float total[8] = {};
+  float total[11] = {};
   for (int x = range.begin; x < range.end; ++x) {
     const int64_t at = i - column + x;
-    const float subject = subject_weight(small[at]), behind = behind_weight(small[at]);
+    const float subject = subject_weight(rough[at]), behind = behind_weight(rough[at]);
     total[0] += subject, total[1] += behind;
     for (int p = 1; p < 4; ++p) {
-      total[2 * p] += subject * small[p * pixels + at];
-      total[2 * p + 1] += behind * small[p * pixels + at];
+      total[2 * p] += subject * rough[p * pixels + at];
+      total[2 * p + 1] += behind * rough[p * pixels + at];
     }
+    for (int p = 4; p < channels; ++p) total[4 + p] += rough[p * pixels + at];
   }
   const float share = 1.0f / static_cast<float>(range.end - range.begin);
-  for (int c = 0; c < 8; ++c) sums[c * pixels + i] = total[c] * share;
+  for (int c = 0; c < 4 + channels; ++c) sums[c * pixels + i] = total[c] * share;
 }
 
-// colours: [6, h, w]: subject's and old background's Y, then U, then V.
-extern "C" __global__ void composite_columns_kernel(float* colours, const float* sums, const float* small,
-                                                    int height, int width, int reach, float tiny) {
+// colours: [9, height, width]: Y of subject, old background and new background, then U, then V.
+extern "C" __global__ void composite_columns_kernel(float* colours, const float* sums, const float* rough,
+                                                    int channels, int height, int width, int reach, float tiny) {
   using namespace banet;
   const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= pixels) return;
   const int row = static_cast<int>(i / width);
   const Range range = window_range(row, reach, height);
-  float total[8] = {};
+  float total[11] = {};
   for (int y = range.begin; y < range.end; ++y) {
     const int64_t at = i + static_cast<int64_t>(y - row) * width;
-    for (int c = 0; c < 8; ++c) total[c] += sums[c * pixels + at];
+    for (int c = 0; c < 4 + channels; ++c) total[c] += sums[c * pixels + at];
   }
   const float share = 1.0f / static_cast<float>(range.end - range.begin);
-  for (int c = 0; c < 8; ++c) total[c] *= share;
+  for (int c = 0; c < 4 + channels; ++c) total[c] *= share;
   for (int p = 0; p < 3; ++p) {
-    const float own = small[(p + 1) * pixels + i];
-    colours[2 * p * pixels + i] = local_colour(total[2 * p + 2], total[0], own, tiny);
-    colours[(2 * p + 1) * pixels + i] = local_colour(total[2 * p + 3], total[1], own, tiny);
+    const float own = rough[(p + 1) * pixels + i];
+    colours[3 * p * pixels + i] = local_colour(total[2 * p + 2], total[0], own, tiny);
+    colours[(3 * p + 1) * pixels + i] = local_colour(total[2 * p + 3], total[1], own, tiny);
+    colours[(3 * p + 2) * pixels + i] = total[8 + p];
   }
 }
 
@@ -96,10 +120,10 @@ namespace banet {
 
 // What one thread needs to know about the frame and the matte.
 struct CompositeView {
-  Size matte, luma, chroma;
-  const float *fits, *colours;  // colours: null without decontamination
-  bool wide;
-  float peak, floor, ceiling;
+  Size matte, luma, chroma, small;  // small: the colours' size
+  const float *fits, *colours;
+  bool wide, decontaminate;
+  float peak, floor, ceiling, light_wrap;
 };
 
 __device__ __forceinline__ float cover_at(const CompositeView& view, const Samples& luma, int row, int column) {
@@ -118,13 +142,13 @@ __device__ __forceinline__ void put(const CompositeView& view, void* out, const 
     result = front(row, column);
   } else {
     float colour = front(row, column);
-    if (view.colours) {
-      const float* subject = view.colours + 2 * plane * static_cast<int64_t>(view.matte.height) * view.matte.width;
-      const float* behind = subject + static_cast<int64_t>(view.matte.height) * view.matte.width;
-      colour = decontaminated(colour, cover,
-                              resample(Floats{subject, view.matte.width}, view.matte, size, row, column),
-                              resample(Floats{behind, view.matte.width}, view.matte, size, row, column));
-    }
+    const int64_t pixels = static_cast<int64_t>(view.small.height) * view.small.width;
+    const auto local = [&](int which) {
+      const Floats values{view.colours + (3 * plane + which) * pixels, view.small.width};
+      return resample(values, view.small, size, row, column);
+    };
+    if (view.decontaminate) colour = decontaminated(colour, cover, local(0), local(1));
+    if (view.light_wrap > 0.0f) colour = wrapped(colour, local(2), cover, view.light_wrap);
     result = static_cast<float>(quantise(blend(colour, back(row, column), cover), view.peak));
   }
   const int64_t at = static_cast<int64_t>(row) * size.width + column;
@@ -139,13 +163,14 @@ extern "C" __global__ void composite_full_kernel(
     const void* v, int64_t v_stride, const void* back_y, int64_t back_y_stride, const void* back_u,
     int64_t back_u_stride, const void* back_v, int64_t back_v_stride, int y_height, int y_width, int c_height,
     int c_width, int horizontal, int vertical, const float* fits, const float* colours, int height, int width,
-    bool wide, float peak, float floor, float ceiling) {
+    int colour_height, int colour_width, bool wide, bool decontaminate, float peak, float floor, float ceiling,
+    float light_wrap) {
   using namespace banet;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<int64_t>(c_height) * c_width) return;
   const int row = static_cast<int>(i / c_width), column = static_cast<int>(i % c_width);
-  const CompositeView view{{height, width}, {y_height, y_width}, {c_height, c_width}, fits, colours, wide, peak,
-                           floor, ceiling};
+  const CompositeView view{{height, width}, {y_height, y_width}, {c_height, c_width}, {colour_height, colour_width},
+                           fits, colours, wide, decontaminate, peak, floor, ceiling, light_wrap};
   const Samples luma{y, y_stride, 1, wide}, back_luma{back_y, back_y_stride, 1, wide};
   float total = 0.0f;
   const int last = least((row + 1) * vertical, y_height);
@@ -175,7 +200,8 @@ std::tuple<Tensor, Tensor, Tensor> composite_cuda(const Tensor& y, const Tensor&
                                                   const Tensor& back_u, const Tensor& back_v, int64_t depth,
                                                   int64_t horizontal, int64_t vertical, bool guided,
                                                   int64_t radius, double epsilon, double floor, double ceiling,
-                                                  int64_t reach, double tiny) {
+                                                  int64_t colour_height, int64_t colour_width, int64_t reach,
+                                                  double tiny, bool decontaminate, double light_wrap) {
   check_alpha("composite", alpha);
   for (const Tensor* t : {&y, &u, &v, &back_y, &back_u, &back_v}) {
     check_samples("composite", "planes", *t, depth);
@@ -190,17 +216,23 @@ std::tuple<Tensor, Tensor, Tensor> composite_cuda(const Tensor& y, const Tensor&
   const int64_t pixels = alpha.numel();
   const float peak = static_cast<float>((1 << depth) - 1);
   const bool wide = depth != 8;
-  Tensor memory = floats(alpha, (8 + (reach ? 14 : 0)) * pixels);
-  float *small = out<float>(memory), *fits = small + 4 * pixels, *means = fits + 2 * pixels;
-  float *sums = means + 2 * pixels, *colours = sums + 8 * pixels;
+  const int channels = light_wrap > 0.0 ? 7 : 4;
+  const int64_t colour_pixels = colour_height * colour_width;
+  Tensor memory = floats(alpha, 6 * pixels + 27 * colour_pixels);
+  float *small = out<float>(memory), *fits = small + 2 * pixels, *means = fits + 2 * pixels;
+  float *rough = means + 2 * pixels, *sums = rough + 7 * colour_pixels, *colours = sums + 11 * colour_pixels;
   launch(composite_small_kernel, pixels, small, h, w, in<float>(alpha), alpha.stride(0), alpha.stride(1),
-         y.const_data_ptr(), y.stride(0), u.const_data_ptr(), u.stride(0), v.const_data_ptr(), v.stride(0),
-         rows_of(y), columns_of(y), rows_of(u), columns_of(u), wide);
+         y.const_data_ptr(), y.stride(0), rows_of(y), columns_of(y), wide);
   launch(composite_fit_kernel, pixels, fits, small, peak, h, w, guided, radius, epsilon);
   if (guided) launch(composite_mean_kernel, pixels, means, fits, h, w, radius);
-  if (reach) {
-    launch(composite_rows_kernel, pixels, sums, small, h, w, reach);
-    launch(composite_columns_kernel, pixels, colours, sums, small, h, w, reach, tiny);
+  if (decontaminate || light_wrap > 0.0) {
+    launch(composite_rough_kernel, colour_pixels, rough, channels, colour_height, colour_width, small, h, w,
+           y.const_data_ptr(), y.stride(0), u.const_data_ptr(), u.stride(0), v.const_data_ptr(), v.stride(0),
+           back_y.const_data_ptr(), back_y.stride(0), back_u.const_data_ptr(), back_u.stride(0),
+           back_v.const_data_ptr(), back_v.stride(0), rows_of(y), columns_of(y), rows_of(u), columns_of(u), wide);
+    launch(composite_rows_kernel, colour_pixels, sums, rough, channels, colour_height, colour_width, reach);
+    launch(composite_columns_kernel, colour_pixels, colours, sums, rough, channels, colour_height, colour_width,
+           reach, tiny);
   }
   Tensor out_y = torch::stable::new_empty(y, y.sizes()), out_u = torch::stable::new_empty(u, u.sizes());
   Tensor out_v = torch::stable::new_empty(v, v.sizes());
@@ -208,8 +240,8 @@ std::tuple<Tensor, Tensor, Tensor> composite_cuda(const Tensor& y, const Tensor&
          out_v.mutable_data_ptr(), y.const_data_ptr(), y.stride(0), u.const_data_ptr(), u.stride(0),
          v.const_data_ptr(), v.stride(0), back_y.const_data_ptr(), back_y.stride(0), back_u.const_data_ptr(),
          back_u.stride(0), back_v.const_data_ptr(), back_v.stride(0), rows_of(y), columns_of(y), rows_of(u),
-         columns_of(u), horizontal, vertical, guided ? means : fits, reach ? colours : nullptr, h, w, wide, peak,
-         floor, ceiling);
+         columns_of(u), horizontal, vertical, guided ? means : fits, colours, h, w, colour_height, colour_width,
+         wide, decontaminate, peak, floor, ceiling, light_wrap);
   return {out_y, out_u, out_v};
 }
 

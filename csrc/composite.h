@@ -1,5 +1,5 @@
-// Compositing, per sample: the subject's own colour in the soft band (Germer et al. 2020; Forte 2021) and
-// the blend, both on YUV samples as they are.
+// Compositing, per sample: the subject's own colour in the soft band (Germer et al. 2020; Forte 2021), the
+// new background's light on it, and the blend, all on YUV samples as they are.
 #pragma once
 #include "upsample_alpha.h"
 
@@ -17,6 +17,11 @@ BANET_HD float local_colour(float weighted, float weight, float own, float tiny)
 // The two colours predict the sample; what they miss goes to the subject in proportion to its cover.
 BANET_HD float decontaminated(float sample, float cover, float subject, float behind) {
   return subject + cover * (sample - cover * subject - (1.0f - cover) * behind);
+}
+
+// Light of the new background on the subject's soft edge.
+BANET_HD float wrapped(float colour, float ambient, float cover, float light_wrap) {
+  return colour + light_wrap * (1.0f - cover) * (ambient - colour);
 }
 
 BANET_HD float blend(float colour, float background, float cover) {

@@ -101,30 +101,28 @@ void combine_taps(float* out, const float* line, const Axis& axis, int begin, in
 
 // --- box means -------------------------------------------------------------------------------------------
 
-// Means over x - radius .. x + radius inside the line, for x in [begin, end) and pixels of 2, 4 or 8
-// interleaved channels. out[0] belongs to x = begin.
-void box_line_2(float* out, const float* line, int width, int radius, int begin, int end);
-void box_line_4(float* out, const float* line, int width, int radius, int begin, int end);
-void box_line_8(float* out, const float* line, int width, int radius, int begin, int end);
+// Lines that are worked on together lie this many values more apart than they are long: at a multiple of
+// 4 KiB, loads of one would wait for stores to the other (a matte's usual width, 512, makes 2 KiB).
+constexpr int apart = 80;
 
-// Running vertical means over `count` values: sums += entering - leaving (either may be null), and
-// out = sums * scale.
-void sums_add(double* sums, const float* row, int count);
-void sums_step(float* out, double* sums, const float* entering, const float* leaving, double scale, int count);
+void add_line(float* sums, const float* line, int count);
 
-// Calls use(y, mean of rows y - radius .. y + radius) for y in [begin, end); row(y) points to `count` floats.
+// Means over columns x - radius .. x + radius of those inside; `line` holds sums of `rows` rows.
+void window_line(float* out, const float* line, int rows, int radius, int width);
+
+// Calls use(y, means) for y in [begin, end) with the means over the square window around every pixel, for
+// `channels` lines: row(y) points to the first of a row's, the others follow `pitch` apart.
 template <typename Row, typename F>
-void box_rows(const Row& row, int height, int count, int radius, int begin, int end, const F& use) {
-  double* sums = scratch<double, 0>(count);
-  float* mean = scratch<float, 0>(count);
-  std::fill(sums, sums + count, 0.0);
-  for (int y = most(begin - radius, 0); y < least(begin + radius, height); ++y) sums_add(sums, row(y), count);
+void box_means(const Row& row, int channels, int pitch, int height, int width, int radius, int begin, int end,
+               const F& use) {
+  float* sums = scratch<float, 8>(2 * static_cast<size_t>(channels) * pitch);
+  float* means = sums + static_cast<size_t>(channels) * pitch;
   for (int y = begin; y < end; ++y) {
-    const float* entering = y + radius < height ? row(y + radius) : nullptr;
-    const float* leaving = y > begin && y - radius > 0 ? row(y - radius - 1) : nullptr;
-    const int inside = least(y + radius, height - 1) - most(y - radius, 0) + 1;
-    sums_step(mean, sums, entering, leaving, 1.0 / inside, count);
-    use(y, static_cast<const float*>(mean));
+    const int first = most(y - radius, 0), last = least(y + radius + 1, height);
+    std::fill(sums, means, 0.0f);
+    for (int i = first; i < last; ++i) add_line(sums, row(i), channels * pitch);
+    for (int c = 0; c < channels; ++c) window_line(means + c * pitch, sums + c * pitch, last - first, radius, width);
+    use(y, static_cast<const float*>(means));
   }
 }
 

@@ -140,57 +140,41 @@ void combine_taps(float* out, const float* line, const Axis& axis, int begin, in
 
 // --- boxes -------------------------------------------------------------------------------------------------
 
+BANET_CLONES void add_line(float* __restrict sums, const float* __restrict line, int count) {
+  for (int x = 0; x < count; ++x) sums[x] += line[x];
+}
+
 namespace {
 
-// Sums run in double: in float, what is added and taken away again leaves a rest behind that the divisions
-// by small weights later would blow up.
-template <int channels>
-inline __attribute__((always_inline)) void box_line(float* __restrict out, const float* __restrict line,
-                                                    int width, int radius, int begin, int end) {
-  double sums[channels] = {};
-  for (int x = most(begin - radius, 0); x < least(begin + radius, width); ++x) {
-    for (int c = 0; c < channels; ++c) sums[c] += line[x * channels + c];
-  }
-  for (int x = begin; x < end; ++x) {
-    if (x + radius < width) {
-      for (int c = 0; c < channels; ++c) sums[c] += line[(x + radius) * channels + c];
-    }
-    if (x > begin && x > radius) {
-      for (int c = 0; c < channels; ++c) sums[c] -= line[(x - radius - 1) * channels + c];
-    }
-    const double scale = 1.0 / (least(x + radius, width - 1) - most(x - radius, 0) + 1);
-    for (int c = 0; c < channels; ++c) out[(x - begin) * channels + c] = static_cast<float>(sums[c] * scale);
+inline __attribute__((always_inline)) void window_of_three(float* __restrict out, const float* __restrict line,
+                                                           float share, int width) {
+  for (int x = 1; x < width - 1; ++x) out[x] = (line[x - 1] + line[x] + line[x + 1]) * share;
+}
+
+inline __attribute__((always_inline)) void window_of_any(float* __restrict out, const float* __restrict line,
+                                                         float share, int radius, int width) {
+  const int inner = width - radius;
+  for (int x = radius; x < inner; ++x) out[x] = line[x - radius] * share;
+  for (int k = 1 - radius; k <= radius; ++k) {
+    for (int x = radius; x < inner; ++x) out[x] += line[x + k] * share;
   }
 }
 
 }  // namespace
 
-BANET_CLONES void box_line_2(float* out, const float* line, int width, int radius, int begin, int end) {
-  box_line<2>(out, line, width, radius, begin, end);
-}
-BANET_CLONES void box_line_4(float* out, const float* line, int width, int radius, int begin, int end) {
-  box_line<4>(out, line, width, radius, begin, end);
-}
-BANET_CLONES void box_line_8(float* out, const float* line, int width, int radius, int begin, int end) {
-  box_line<8>(out, line, width, radius, begin, end);
-}
-
-BANET_CLONES void sums_add(double* __restrict sums, const float* __restrict row, int count) {
-  for (int i = 0; i < count; ++i) sums[i] += row[i];
-}
-
-BANET_CLONES void sums_step(float* __restrict out, double* __restrict sums, const float* __restrict entering,
-                            const float* __restrict leaving, double scale, int count) {
-  if (entering && leaving) {
-    for (int i = 0; i < count; ++i) {
-      const double sum = sums[i] + entering[i] - leaving[i];
-      sums[i] = sum, out[i] = static_cast<float>(sum * scale);
-    }
-    return;
-  }
-  if (entering) for (int i = 0; i < count; ++i) sums[i] += entering[i];
-  if (leaving) for (int i = 0; i < count; ++i) sums[i] -= leaving[i];
-  for (int i = 0; i < count; ++i) out[i] = static_cast<float>(sums[i] * scale);
+BANET_CLONES void window_line(float* __restrict out, const float* __restrict line, int rows, int radius, int width) {
+  const float share = 1.0f / static_cast<float>(rows * (2 * radius + 1));
+  if (radius == 1) window_of_three(out, line, share, width);
+  else window_of_any(out, line, share, radius, width);
+  const auto border = [&](int x) {
+    const int begin = most(x - radius, 0), end = least(x + radius + 1, width);
+    float sum = 0.0f;
+    for (int i = begin; i < end; ++i) sum += line[i];
+    out[x] = sum / static_cast<float>(rows * (end - begin));
+  };
+  const int left = least(radius, width);
+  for (int x = 0; x < left; ++x) border(x);
+  for (int x = most(width - radius, left); x < width; ++x) border(x);
 }
 
 }  // namespace banet

@@ -32,25 +32,54 @@ template void shrink(float*, const Plane<float>&, int, int);
 
 // --- guided filter -----------------------------------------------------------------------------------------
 
-BANET_CLONES void moments_line(float* __restrict out, const float* __restrict alpha,
-                               const float* __restrict guide, float peak, int width) {
-  for (int x = 0; x < width; ++x) {
-    const float g = guide[x] / peak, a = alpha[x];
-    out[4 * x] = g, out[4 * x + 1] = a, out[4 * x + 2] = g * a, out[4 * x + 3] = g * g;
+BANET_CLONES void scale_line(float* __restrict out, const float* __restrict guide, float peak, int width) {
+  for (int x = 0; x < width; ++x) out[x] = guide[x] / peak;
+}
+
+namespace {
+
+template <int known>
+inline __attribute__((always_inline)) void deviations(float* __restrict covariance, float* __restrict variance,
+                                                      const float* __restrict mean,
+                                                      const float* __restrict mean_alpha,
+                                                      const float* __restrict guide, const float* __restrict alpha,
+                                                      int any, int begin, int end, int width) {
+  const int radius = known ? known : any;
+  for (int x = begin; x < end; ++x) {
+    float product = 0.0f, square = 0.0f;
+    for (int k = -radius; k <= radius; ++k) {
+      if (!known && (x + k < 0 || x + k >= width)) continue;
+      const float g = guide[x + k] - mean[x], a = alpha[x + k] - mean_alpha[x];
+      product += g * a, square += g * g;
+    }
+    covariance[x] += product, variance[x] += square;
   }
 }
 
-BANET_CLONES void fit_line(float* __restrict out, const float* __restrict moments, float epsilon, int width) {
-  for (int x = 0; x < width; ++x) {
-    const float* m = moments + 4 * x;
-    const Fit fit = fit_alpha(m[0], m[1], m[2], m[3], epsilon);
-    out[2 * x] = fit.slope, out[2 * x + 1] = fit.offset;
+}  // namespace
+
+// One row's share of the sums of deviations' products, for the windows of a line of pixels with these means.
+BANET_CLONES void add_deviations(float* covariance, float* variance, const float* mean, const float* mean_alpha,
+                                 const float* guide, const float* alpha, int radius, int width) {
+  if (radius == 1 && width > 2) {  // the product's
+    deviations<0>(covariance, variance, mean, mean_alpha, guide, alpha, radius, 0, 1, width);
+    deviations<1>(covariance, variance, mean, mean_alpha, guide, alpha, radius, 1, width - 1, width);
+    deviations<0>(covariance, variance, mean, mean_alpha, guide, alpha, radius, width - 1, width, width);
+  } else {
+    deviations<0>(covariance, variance, mean, mean_alpha, guide, alpha, radius, 0, width, width);
   }
 }
 
-BANET_CLONES void split_line(float* __restrict slope, float* __restrict offset, const float* __restrict fits,
-                             int width) {
-  for (int x = 0; x < width; ++x) slope[x] = fits[2 * x], offset[x] = fits[2 * x + 1];
+// The sums are of `rows` rows.
+BANET_CLONES void fit_line(float* __restrict slope, float* __restrict offset, const float* __restrict mean,
+                           const float* __restrict mean_alpha, const float* __restrict covariance,
+                           const float* __restrict variance, int rows, int radius, float epsilon, int width) {
+  for (int x = 0; x < width; ++x) {
+    const int columns = least(x + radius, width - 1) - most(x - radius, 0) + 1;
+    const float share = 1.0f / static_cast<float>(rows * columns);
+    const Fit fit = fit_alpha(mean[x], mean_alpha[x], covariance[x] * share, variance[x] * share, epsilon);
+    slope[x] = fit.slope, offset[x] = fit.offset;
+  }
 }
 
 BANET_CLONES void certainty_line(uint8_t* __restrict state, const float* __restrict slope,
@@ -58,34 +87,39 @@ BANET_CLONES void certainty_line(uint8_t* __restrict state, const float* __restr
   for (int x = 0; x < width; ++x) state[x] = certainty(slope[x], offset[x], floor, ceiling);
 }
 
+// A block of rows at a time, with what the windows need above and below, so that all of it stays in the cache.
 static void guided_field(const AlphaField& field, const float* alpha, const float* guide, float peak,
                          const AlphaOptions& options) {
-  const int h = field.height, w = field.width, radius = options.radius;
-  const size_t pixels = static_cast<size_t>(h) * w;
-  float* moments = scratch<float, 10>(6 * pixels);
-  float* fits = moments + 4 * pixels;
+  const int h = field.height, w = field.width, radius = options.radius, pitch = w + apart;
   parallel_blocks(h, matte_block, [&](int begin, int end) {
-    float* line = scratch<float, 2>(4 * w);
-    for (int y = begin; y < end; ++y) {
+    const int top = most(begin - 2 * radius, 0), bottom = least(end + 2 * radius, h);
+    const size_t rows = bottom - top;
+    float* pairs = scratch<float, 10>((4 * rows + 2) * pitch);  // rows of guide and alpha
+    float* fits = pairs + 2 * rows * pitch;                     // rows of slopes and offsets
+    float* covariance = fits + 2 * rows * pitch;
+    float* variance = covariance + pitch;
+    const auto pairs_of = [&](int y) { return pairs + 2 * static_cast<size_t>(y - top) * pitch; };
+    const auto fits_of = [&](int y) { return fits + 2 * static_cast<size_t>(y - top) * pitch; };
+    for (int y = top; y < bottom; ++y) {
       const size_t at = static_cast<size_t>(y) * w;
-      moments_line(line, alpha + at, guide + at, peak, w);
-      box_line_4(moments + 4 * at, line, w, radius, 0, w);
+      scale_line(pairs_of(y), guide + at, peak, w);
+      std::copy(alpha + at, alpha + at + w, pairs_of(y) + pitch);
     }
-  });
-  parallel_blocks(h, matte_block, [&](int begin, int end) {
-    float* line = scratch<float, 2>(2 * w);
-    const auto row = [&](int y) { return moments + 4 * static_cast<size_t>(y) * w; };
-    box_rows(row, h, 4 * w, radius, begin, end, [&](int y, const float* mean) {
-      fit_line(line, mean, options.epsilon, w);
-      box_line_2(fits + 2 * static_cast<size_t>(y) * w, line, w, radius, 0, w);
+    const int fits_begin = most(begin - radius, 0), fits_end = least(end + radius, h);
+    box_means(pairs_of, 2, pitch, h, w, radius, fits_begin, fits_end, [&](int y, const float* mean) {
+      const int first = most(y - radius, 0), last = least(y + radius + 1, h);
+      std::fill(covariance, variance + pitch, 0.0f);
+      for (int i = first; i < last; ++i) {
+        add_deviations(covariance, variance, mean, mean + pitch, pairs_of(i), pairs_of(i) + pitch, radius, w);
+      }
+      fit_line(fits_of(y), fits_of(y) + pitch, mean, mean + pitch, covariance, variance, last - first, radius,
+               options.epsilon, w);
     });
-  });
-  parallel_blocks(h, matte_block, [&](int begin, int end) {
-    const auto row = [&](int y) { return fits + 2 * static_cast<size_t>(y) * w; };
-    box_rows(row, h, 2 * w, radius, begin, end, [&](int y, const float* mean) {
+    box_means(fits_of, 2, pitch, h, w, radius, begin, end, [&](int y, const float* mean) {
       const size_t at = static_cast<size_t>(y) * w;
-      split_line(field.slope + at, field.offset + at, mean, w);
-      certainty_line(field.state + at, field.slope + at, field.offset + at, options.floor, options.ceiling, w);
+      certainty_line(field.state + at, mean, mean + pitch, options.floor, options.ceiling, w);
+      std::copy(mean, mean + w, field.slope + at);
+      std::copy(mean + pitch, mean + pitch + w, field.offset + at);
     });
   });
 }
@@ -127,14 +161,11 @@ Window soft_window(const AlphaField& field, int margin) {
 
 // --- full size ---------------------------------------------------------------------------------------------
 
-void enlarge_pair(float* out_a, float* out_b, const Plane<float>& a, const Plane<float>& b, const Axis& rows,
-                  const Axis& columns, int row, int begin, int end) {
-  float* line = scratch<float, 3>(a.width);
-  const int from = columns.first[begin], to = columns.first[end - 1] + columns.count;
-  combine_rows(line, a, rows, row, from, to);
-  combine_taps(out_a - begin, line, columns, begin, end);
-  combine_rows(line, b, rows, row, from, to);
-  combine_taps(out_b - begin, line, columns, begin, end);
+void enlarge(float* out, const Plane<float>& plane, const Axis& rows, const Axis& columns, int row, int begin,
+             int end) {
+  float* line = scratch<float, 3>(plane.width);
+  combine_rows(line, plane, rows, row, columns.first[begin], columns.first[end - 1] + columns.count);
+  combine_taps(out - begin, line, columns, begin, end);
 }
 
 namespace {

@@ -35,9 +35,9 @@ void shrink(float* out, const Plane<T>& plane, int height, int width);
 AlphaField alpha_field(const float* alpha, const float* guide, float peak, int height, int width,
                        const AlphaOptions& options);
 
-// Two planes of the matte's size, enlarged together for columns [begin, end) of one row of the frame.
-void enlarge_pair(float* out_a, float* out_b, const Plane<float>& a, const Plane<float>& b, const Axis& rows,
-                  const Axis& columns, int row, int begin, int end);
+// A plane of the matte's or the colours' size, enlarged for columns [begin, end) of one row of the frame.
+void enlarge(float* out, const Plane<float>& plane, const Axis& rows, const Axis& columns, int row, int begin,
+             int end);
 
 void soft_alpha(float* out, const float* slope, const float* offset, const uint8_t* luma, float peak,
                 float floor, float ceiling, int count);

@@ -17,10 +17,12 @@ STABLE_TORCH_LIBRARY(banet_stream, m) {
   m.def(
       "composite(Tensor y, Tensor u, Tensor v, Tensor alpha, Tensor back_y, Tensor back_u, Tensor back_v, "
       "int depth, int horizontal, int vertical, bool guided, int radius, float epsilon, float floor, "
-      "float ceiling, int reach, float tiny) -> (Tensor, Tensor, Tensor)");
+      "float ceiling, int colour_height, int colour_width, int reach, float tiny, bool decontaminate, "
+      "float light_wrap) -> (Tensor, Tensor, Tensor)");
   m.def(
       "masked_blur(Tensor plane, Tensor alpha, int depth, int height, int width, float sigma, float trace) "
       "-> Tensor");
+  m.def("steady_alpha(Tensor alpha, Tensor previous, float certain, float steady) -> Tensor");
   m.def("sobel_gradient(Tensor image) -> (Tensor, Tensor)");
   m.def("sobel_gradient_backward(Tensor magnitude, Tensor direction, Tensor image) -> Tensor");
   m.def(

@@ -11,8 +11,8 @@ void upsample_rows(float* out, const Plane<T>& luma, const AlphaField& field, fl
   const auto rows = axis(field.height, luma.height), columns = axis(field.width, luma.width);
   const SpanWalk walk(field, *rows, *columns);
   parallel_blocks(luma.height, matte_block, [&](int begin, int end) {
-    float* slope = scratch<float, 4>(luma.width);
-    float* offset = scratch<float, 5>(luma.width);
+    float* slope = scratch<float, 5>(2 * static_cast<size_t>(luma.width + apart));
+    float* offset = slope + luma.width + apart;
     for (int y = begin; y < end; ++y) {
       float* line = out + static_cast<int64_t>(y) * luma.width;
       for (const Span& span : walk.spans(y, y + 1)) {
@@ -20,8 +20,8 @@ void upsample_rows(float* out, const Plane<T>& luma, const AlphaField& field, fl
           std::fill(line + span.begin, line + span.end, span.state == surely_subject ? 1.0f : 0.0f);
           continue;
         }
-        enlarge_pair(slope, offset, field.slopes(), field.offsets(), *rows, *columns, y, span.begin,
-                     span.end);
+        enlarge(slope, field.slopes(), *rows, *columns, y, span.begin, span.end);
+        enlarge(offset, field.offsets(), *rows, *columns, y, span.begin, span.end);
         soft_alpha(line + span.begin, slope, offset, luma.row(y) + span.begin, peak, options.floor,
                    options.ceiling, span.end - span.begin);
       }

@@ -11,9 +11,10 @@ struct Fit {
   float slope, offset;
 };
 
-// Window means of guide g and alpha a, of g * a and of g * g.
-BANET_HD Fit fit_alpha(float mean, float mean_alpha, float product, float square, float epsilon) {
-  const float slope = (product - mean * mean_alpha) / (most(square - mean * mean, 0.0f) + epsilon);
+// From the means over a window of guide and alpha, and of the products of their deviations: sums of squares
+// less squares of sums would lose in float what the division by a small variance needs.
+BANET_HD Fit fit_alpha(float mean, float mean_alpha, float covariance, float variance, float epsilon) {
+  const float slope = covariance / (variance + epsilon);
   return {slope, mean_alpha - slope * mean};
 }
 
@@ -46,16 +47,22 @@ BANET_HD Range window_range(int centre, int radius, int size) {
 BANET_HD Fit fit_window(const float* alpha, const float* guide, float peak, Size size, int row, int column,
                         int radius, float epsilon) {
   const Range rows = window_range(row, radius, size.height), columns = window_range(column, radius, size.width);
-  float mean = 0.0f, mean_alpha = 0.0f, product = 0.0f, square = 0.0f;
+  const float share = 1.0f / static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
+  float mean = 0.0f, mean_alpha = 0.0f, covariance = 0.0f, variance = 0.0f;
   for (int y = rows.begin; y < rows.end; ++y) {
     for (int x = columns.begin; x < columns.end; ++x) {
       const int64_t at = static_cast<int64_t>(y) * size.width + x;
-      const float g = guide[at] / peak, a = alpha[at];
-      mean += g, mean_alpha += a, product += g * a, square += g * g;
+      mean += guide[at] / peak * share, mean_alpha += alpha[at] * share;
     }
   }
-  const float share = 1.0f / static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
-  return fit_alpha(mean * share, mean_alpha * share, product * share, square * share, epsilon);
+  for (int y = rows.begin; y < rows.end; ++y) {
+    for (int x = columns.begin; x < columns.end; ++x) {
+      const int64_t at = static_cast<int64_t>(y) * size.width + x;
+      const float g = guide[at] / peak - mean, a = alpha[at] - mean_alpha;
+      covariance += g * a * share, variance += g * g * share;
+    }
+  }
+  return fit_alpha(mean, mean_alpha, covariance, variance, epsilon);
 }
 
 BANET_HD float mean_window(const float* values, Size size, int row, int column, int radius) {

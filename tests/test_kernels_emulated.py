@@ -39,7 +39,14 @@ AFTER = 'extern "C" void set_block(int64_t x) { blockIdx.x = x; }\n'
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
     folder, loaded = tmp_path_factory.mktemp("emulated"), {}
-    for name in ("boundary_attention", "composite", "frame_to_input", "masked_blur", "upsample_alpha"):
+    for name in (
+        "boundary_attention",
+        "composite",
+        "frame_to_input",
+        "masked_blur",
+        "steady_alpha",
+        "upsample_alpha",
+    ):
         source = folder / f"{name}.cpp"
         source.write_text(BEFORE + cupy_kernels.source_of(name) + AFTER)
         target = folder / f"{name}.so"
@@ -72,6 +79,13 @@ def on_the_cpu(libraries: dict[str, ctypes.CDLL], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cupy_kernels, "launch", launch)
 
 
+def test_steady_alpha() -> None:
+    now, before = matte((21, 34)), matte((21, 34)).flip(1)
+    options = {"certain": 0.25, "steady": 0.35}
+    actual = cupy_kernels.steady_alpha(now, before, **options)
+    assert_floats(actual, reference.steady_alpha(now, before, **options))
+
+
 @pytest.mark.parametrize("depth", [8, 10])
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 @pytest.mark.parametrize(("size", "matte_size"), [((35, 61), (12, 20)), *SIZES[3:8]])
@@ -80,9 +94,13 @@ def test_composite(
 ) -> None:
     front = [padded(p) for p in frame(size, depth=depth, subsampling=subsampling)]
     back, alpha = frame(size, depth=depth, subsampling=subsampling, seed=1), matte(matte_size)
-    for upsampling, decontaminate in (("guided", True), ("bilinear", False)):
+    for upsampling, decontaminate, wrap in (
+        ("guided", True, 0.0),
+        ("bilinear", False, 0.0),
+        ("guided", True, 0.7),
+    ):
         options = {"depth": depth, "subsampling": subsampling}
-        options |= {"upsampling": upsampling, "decontaminate": decontaminate}
+        options |= {"upsampling": upsampling, "decontaminate": decontaminate, "light_wrap": wrap}
         actual = cupy_kernels.composite(front, alpha, back, **options)
         assert_samples(actual, reference.composite(front, alpha, back, **options))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -24,6 +25,37 @@ def both(call: Callable[[], Any]) -> tuple[Any, Any]:
         return actual, call()
 
 
+# --- steady_alpha --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (33, 47), (288, 512)])
+def test_steady_alpha_equals_its_reference(size: tuple[int, int], device: str) -> None:
+    random = torch.Generator().manual_seed(5)
+    now, before = (torch.rand(size, generator=random).to(device) for _ in range(2))
+    now[0, 0] = float("nan")
+    assert_floats(*both(lambda: ops.steady_alpha(now, before, certain=0.25, steady=0.35)))
+    assert_floats(*both(lambda: ops.steady_alpha(spread(now), before, certain=0.25, steady=0.35)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    alpha=st.floats(0, 1, width=32),
+    previous=st.floats(0, 1, width=32),
+    certain=st.floats(0.01, 1),
+    steady=st.floats(0, 1),
+)
+def test_steady_alpha_lies_between_the_two(
+    alpha: float, previous: float, certain: float, steady: float
+) -> None:
+    now, before = torch.full((1, 1), alpha), torch.full((1, 1), previous)
+    with backends.using("compiled"):
+        out = ops.steady_alpha(now, before, certain=certain, steady=steady).item()
+    assert min(alpha, previous) - 1e-6 <= out <= max(alpha, previous) + 1e-6
+    if abs(alpha - previous) >= certain:
+        assert out == pytest.approx(alpha, abs=1e-6)
+
+
 # --- composite -----------------------------------------------------------------------------------
 
 
@@ -37,21 +69,21 @@ def test_composite_equals_its_reference(
     front = frame(size, depth=depth, subsampling=subsampling, device=device)
     back = frame(size, depth=depth, subsampling=subsampling, seed=1, device=device)
     alpha = matte(matte_size, device=device)
-    for upsampling in ops.UPSAMPLINGS:
-        for decontaminate in (True, False):
-            assert_samples(
-                *both(
-                    lambda u=upsampling, d=decontaminate: ops.composite(
-                        front,
-                        alpha,
-                        back,
-                        depth=depth,
-                        subsampling=subsampling,
-                        upsampling=u,
-                        decontaminate=d,
-                    )
+    for upsampling, decontaminate, light_wrap in product(ops.UPSAMPLINGS, (True, False), (0.0, 0.6)):
+        assert_samples(
+            *both(
+                lambda u=upsampling, d=decontaminate, w=light_wrap: ops.composite(
+                    front,
+                    alpha,
+                    back,
+                    depth=depth,
+                    subsampling=subsampling,
+                    upsampling=u,
+                    decontaminate=d,
+                    light_wrap=w,
                 )
             )
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -77,7 +109,7 @@ def test_composite_leaves_certain_samples_bit_identical(value: float, depth: int
     alpha = torch.full((20, 30), value, device=device)
     alpha[:, :12] = 1 - value  # and so is the other side, away from the edge
     with backends.using("compiled"):
-        out = ops.composite(front, alpha, back, depth=depth)
+        out = ops.composite(front, alpha, back, depth=depth, light_wrap=0.5)
     for got, subject, behind in zip(out, front, back, strict=True):
         third = got.shape[1] // 3
         here, there = (subject, behind) if value else (behind, subject)
@@ -294,7 +326,10 @@ def test_opcheck(device: str) -> None:
     planes, alpha = frame((20, 30), device=device), matte((8, 16), device=device)
     operators = torch.ops.banet_stream
     options = (True, 2, 4e-4, 0.05, 0.95)
-    torch.library.opcheck(operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 1e-4))
+    torch.library.opcheck(
+        operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 4, 1, 1e-4, True, 0.5)
+    )
+    torch.library.opcheck(operators.steady_alpha, (alpha, alpha.flip(1), 0.25, 0.35))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
     torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))
     scale, mean = [0.3, 0.1, 16.0, 219.0, 128.0, 224.0], [0.5, 0.5, 0.5]

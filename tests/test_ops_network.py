@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -109,6 +111,21 @@ def test_boundary_attention_reads_any_strides() -> None:
         assert torch.equal(
             out, ops.boundary_attention(logits.contiguous(), image.contiguous(), temperature=4.0)
         )
+
+
+def test_boundary_attention_frees_its_memory_without_a_backward() -> None:
+    # A graph that holds a view of its own output is a circle: it stays until Python's collector comes by.
+    logits, image = torch.randn(1, 1, 4, 4, requires_grad=True), torch.rand(1, 3, 16, 16)
+    gc.collect()
+    gc.disable()
+    try:
+        out = ops.boundary_attention(logits, image, temperature=4.0)
+        memory, node = weakref.ref(out), weakref.ref(out.grad_fn)
+        del out
+        assert memory() is None
+        assert node() is None
+    finally:
+        gc.enable()
 
 
 def test_boundary_attention_of_an_empty_batch() -> None:

@@ -30,6 +30,18 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
         "composite: planes must have chroma of shape [24, 16], got [[12, 16], [12, 16]]",
     ),
     (
+        lambda: ops.composite(FRAME, ALPHA, FRAME, light_wrap=1.5),
+        "composite: light_wrap must be between 0 and 1, got 1.5",
+    ),
+    (
+        lambda: ops.steady_alpha(ALPHA, ALPHA[:4], certain=0.2, steady=0.5),
+        "steady_alpha: previous must have alpha's shape [8, 16], got [4, 16]",
+    ),
+    (
+        lambda: ops.steady_alpha(ALPHA, ALPHA, certain=0.0, steady=0.5),
+        "steady_alpha: certain must be positive, got 0.0",
+    ),
+    (
         lambda: ops.composite(FRAME, ALPHA.double(), FRAME),
         "composite: alpha must be float32, got torch.float64",
     ),
