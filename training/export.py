@@ -17,8 +17,7 @@ from banet_stream.engines import WEIGHTS, load_network
 from banet_stream.errors import BanetStreamError, UsageError, WeightsError
 from banet_stream.matting import DEFAULT_SIZE as PRODUCT_SIZE
 
-from . import card, checkpoint, evaluate
-from .data import read_tar
+from . import card, checkpoint, evaluate, sets
 
 
 def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Path:
@@ -36,8 +35,9 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Pa
     if not re.fullmatch(r"[a-z0-9_-]+", name):
         raise UsageError(f"--name {name}: must be small letters, digits, - or _")
     state = checkpoint.load(source)
+    checkpoint.refuse_baseline(state["config"])
     state["ancestors"] = checkpoint.lineage(state)
-    pairs = read_tar(root / evaluate.VALIDATION)  # before anything is written
+    pairs = sets.read(root / f"{card.VALIDATION}.tar")  # before anything is written
     weights = folder / f"{name}.safetensors"
     checkpoint.write_weights(weights, state)
     refuse_difference(source, weights)
