@@ -29,6 +29,11 @@ SMALLEST_SIDE = 64
 # The paper's ranges (section 4): degrees, and factors of lightness.
 LARGEST_ANGLE = 45.0
 LIGHTNESS = (0.7, 1.3)
+# How often a picture is shown whole, between bars.
+BARS_CHANCE = 0.06
+# Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
+# makes a portrait.
+FULL_LENGTH = 1.4
 # Turned further than this, a picture is not enlarged until it fills the crop: little of it would be left.
 LARGEST_COVERED_ANGLE = 12.0
 
@@ -136,18 +141,26 @@ def warp(
         cover_only: always fill the crop.
     """
     rows, columns = sample.matte.shape
-    if cover_only or rng.random() < 0.75:
-        return move_sample(sample, covering(rows, columns, height, width, rng=rng), height, width)
-    # Smaller than the crop: people far from the camera.
+    if not cover_only and rng.random() < BARS_CHANCE:
+        return between_bars(sample, height, width, rng=rng)
+    if not cover_only and width / columns > height / rows and rng.random() < 0.5:
+        # Narrower than the crop, such as a portrait in a webcam's: what is beside it is its mirror image.
+        # Never so above: there the heads would meet.
+        scale = height / rows * rng.uniform(1.0, 1.15)
+        aside = (width / scale - columns) / 2 * rng.uniform(-1, 1)
+        view = View(scale, 0.0, bool(rng.random() < 0.5), (aside, (rows - height / scale) / 2))
+        return move_sample(sample, view, height, width)
+    return move_sample(sample, covering(rows, columns, height, width, rng=rng), height, width)
+
+
+def between_bars(sample: Sample, height: int, width: int, *, rng: np.random.Generator) -> Sample:
+    """The whole picture, as a portrait is shown in a wide video: people far from the camera."""
+    rows, columns = sample.matte.shape
     scale = min(height / rows, width / columns) * rng.uniform(0.6, 1.0)
-    aside = (width / scale - columns) / 2 * rng.uniform(-1, 1)
-    mirrored = bool(rng.random() < 0.5)
-    if rng.random() < 0.25:  # a portrait shown in a wider video, between bars
-        colour = (0, 0, 0) if rng.random() < 0.6 else tuple(rng.integers(0, 256, 3).tolist())
-        return move_sample(sample, View(scale, 0, mirrored, (aside, 0)), height, width, bars=colour)
-    # Bodies go on below the picture: it stands on the crop's lower edge, and the room is mirrored around it.
-    down = (height / scale - rows) / 2
-    return move_sample(sample, View(scale, rng.normal(0, 2), mirrored, (aside, down)), height, width)
+    colour = (0, 0, 0) if rng.random() < 0.6 else tuple(rng.integers(0, 256, 3).tolist())
+    slack = ((width / scale - columns) / 2, (height / scale - rows) / 2)
+    shift = (float(slack[0] * rng.uniform(-1, 1)), float(slack[1] * rng.uniform(-1, 1)))
+    return move_sample(sample, View(scale, 0.0, bool(rng.random() < 0.5), shift), height, width, bars=colour)
 
 
 def covering(rows: int, columns: int, height: int, width: int, *, rng: np.random.Generator) -> View:
@@ -160,9 +173,12 @@ def covering(rows: int, columns: int, height: int, width: int, *, rng: np.random
     turned = np.deg2rad(abs(angle) if abs(angle) <= LARGEST_COVERED_ANGLE else 0)
     across = width * np.cos(turned) + height * np.sin(turned)
     along = height * np.cos(turned) + width * np.sin(turned)
-    scale = max(across / columns, along / rows) * rng.uniform(1.0, 1.2)
+    closer = rows > FULL_LENGTH * columns and rng.random() < 0.3
+    zoom = rng.uniform(1.5, 2.5) if closer else rng.uniform(1.0, 1.2)
+    scale = max(across / columns, along / rows) * zoom
     slack = ((columns - across / scale) / 2, (rows - along / scale) / 2)
-    shift = (float(slack[0] * rng.uniform(-1, 1)), float(slack[1] * rng.uniform(-1, 1)))
+    down = rng.uniform(0.6, 1) if closer else rng.uniform(-0.5, 1)  # heads are up there
+    shift = (float(slack[0] * rng.uniform(-1, 1)), float(slack[1] * down))
     return View(float(scale), float(angle), bool(rng.random() < 0.5), shift)
 
 
