@@ -7,6 +7,7 @@ and several training processes share out the samples that one would have had.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -125,6 +126,13 @@ class Samples(IterableDataset[Batch]):
         if weight is None:
             weight = np.full_like(matte, 255)
         return image, matte, targets.boundary(matte), weight
+
+    def mattes(self) -> Iterator[Array]:
+        """Those of the sets that are drawn, each picture's once; what can't be read is left to ``draw``."""
+        for name in self.names:
+            for pair in self.sets[name] if name != BACKGROUNDS else ():
+                with contextlib.suppress(InputError):
+                    yield pair.decode().matte
 
     def draw(self, name: str, rng: np.random.Generator) -> Sample:
         """Any picture of a set."""

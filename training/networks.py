@@ -10,7 +10,12 @@ from torch import nn
 
 from banet_stream.network import BANet
 
+from .baselines.bisenet import BiSeNet
+from .baselines.edanet import EDANet
+from .baselines.enet import ENet
+from .baselines.pfcn import PFCN
 from .baselines.plain_banet import PlainBANet
+from .baselines.unet import UNet
 
 
 def banet(config: Mapping[str, Any]) -> BANet:
@@ -24,6 +29,11 @@ def plain_banet(config: Mapping[str, Any]) -> PlainBANet:
 BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "banet": banet,
     "banet-plain": plain_banet,
+    "enet": lambda _: ENet(),
+    "bisenet": lambda _: BiSeNet(),
+    "edanet": lambda _: EDANet(),
+    "unet": lambda _: UNet(),
+    "pfcn": lambda _: PFCN(),
 }
 NAMES = tuple(BUILDERS)
 

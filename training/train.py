@@ -25,6 +25,7 @@ from banet_stream.errors import BanetStreamError, Interrupted, OutputError, Usag
 
 from . import augment, checkpoint, data, distributed, evaluate, losses, networks, sets
 from . import config as configuration
+from .baselines.pfcn import PFCN
 from .config import Config, check
 from .distributed import World
 from .logs import Log
@@ -44,7 +45,7 @@ class Run:
         self.path = Path(config.out) / "checkpoint.pt"
         self.iteration = 0  # done so far
         self.ancestors: list[dict[str, Any]] = []
-        torch.manual_seed(config.seed)  # the initial weights: nothing later draws from torch's generator
+        torch.manual_seed(config.seed)  # the initial weights
         saved = checkpoint.load(self.path, config.device) if self.path.exists() else None
         if saved:
             earlier = checkpoint.fill_in(saved["config"], Config())
@@ -94,6 +95,8 @@ class Run:
     def step(self, batch: data.Batch) -> dict[str, Tensor]:
         """One iteration; returns the losses, still on the device."""
         c = self.config
+        # Dropout (baselines have it) depends on nothing that a stop could lose.
+        torch.manual_seed((c.seed * self.world.size + self.world.rank) * 2**32 + self.iteration)
         prepared = data.prepare(batch, c.device)
         enabled = c.precision != "float32"
         with torch.autocast(self.device_type, dtype=PRECISIONS[c.precision], enabled=enabled):
@@ -146,6 +149,8 @@ def train_in(world: World, config: Config) -> None:
         return
     log = Log(Path(config.out), run.iteration, tensorboard=config.tensorboard, silent=not world.first)
     say(world, f"{'resumed' if run.iteration else 'starting'} at iteration {run.iteration}")
+    if run.iteration == 0:
+        learn_shape((run.model, run.ema), samples)
     torch.backends.cudnn.benchmark = True  # crops come in few shapes
     run.model.train()
     batches = data.batches(samples, workers=config.workers, pin_memory=config.device.startswith("cuda"))
@@ -240,6 +245,13 @@ def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, 
         skip_broken=skip,
     )
     return samples, sets.read(paths[config.validation])
+
+
+def learn_shape(models: Sequence[nn.Module], samples: data.Samples) -> None:
+    """PFCN+ is told the mean mask of what it trains on."""
+    for model in models:
+        if isinstance(model, PFCN):
+            model.learn_shape(samples.mattes())
 
 
 def load_initial_weights(model: nn.Module, config: Config) -> None:
