@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import json
@@ -33,7 +34,7 @@ from banet_stream.errors import (
     WeightsError,
 )
 from banet_stream.network import BANet
-from training import card, checkpoint, data, distributed, evaluate, export, sets, train
+from training import card, checkpoint, data, distributed, evaluate, export, losses, sets, train
 from training import config as configuration
 from training.logs import Log
 
@@ -672,3 +673,94 @@ def test_shipped_weights_are_as_good_as_promised():
     assert promised is not None
     assert total == pytest.approx(float(promised[1]), abs=0.05)
     assert total >= 89.9  # shipped weights only get better
+
+
+# Several processes
+
+
+def torchrun(root, out, *more, processes=2):
+    words = options(configure(root, out, iterations=6, save_every=2, **dict(more)))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(f"--nproc-per-node={processes}", "-m", "training.train", *words),
+        ],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_two_processes_train_one_model_and_go_on(root, tmp_path):
+    """gloo on the CPU: the gradients' mean over both halves of each batch; one of them writes."""
+    first = torchrun(root, tmp_path, ("limit_minutes", 1e-9), ("precision", "float32"), ("log_every", 1))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("starting at iteration 0") == 1
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert state["iteration"] == 1
+    # What one process with the same halves would have computed, batch norm seeing one half at a time.
+    config = configure(root, tmp_path / "alone", iterations=6, precision="float32")
+    run = train.Run(config)
+    run.model.train()
+    gradients, halves = [], []
+    for rank in (0, 1):
+        samples, _ = train.open_data(config, range(6), distributed.World(rank, 2))
+        batch = data.prepare(samples.make(0), "cpu")
+        model = copy.deepcopy(run.model)
+        loss, terms = losses.total(model(batch.image), batch)
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+        halves.append(terms["segmentation"].item())
+    for p, a, b in zip(run.model.parameters(), *gradients, strict=True):
+        p.grad = (a + b) / 2
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+    run.optimiser.step()
+    for name, value in run.model.named_parameters():
+        torch.testing.assert_close(state["model"][name], value.detach(), rtol=1e-3, atol=2e-4)
+    assert lines(tmp_path)[0]["segmentation"] == pytest.approx(halves[0], abs=1e-4)
+    second = torchrun(root, tmp_path, ("precision", "float32"), ("log_every", 1))
+    assert second.returncode == 0, second.stderr
+    assert "resumed at iteration 1" in second.stdout
+    assert [line["iteration"] for line in lines(tmp_path) if "rate" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_batch_that_processes_can_not_share_is_refused(root, tmp_path):
+    found = torchrun(root, tmp_path, ("batch", 3))
+    assert found.returncode != 0
+    assert "--batch: must be a multiple of the 2 processes, got 3" in found.stderr
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+# Curves and pictures
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
+def test_tensorboard_has_curves_and_pictures(root, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = configure(root, tmp_path, tensorboard=True, evaluate_every=4)
+    train.train(dataclasses.replace(config, limit_minutes=1e-9))
+    train.train(config)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [event.step for event in found.Scalars("segmentation")] == [2, 4, 6, 8]
+    assert {"rate", "boundary", "miou", "waiting"} <= set(found.Tags()["scalars"])
+    picture = found.Images("validation")[-1]
+    assert (picture.step, picture.height) == (8, 220)
+
+
+def test_log_says_how_long_the_device_waited(root, tmp_path, monkeypatch):
+    make = data.Samples.make
+
+    def slow(samples, iteration):
+        time.sleep(0.2)
+        return make(samples, iteration)
+
+    monkeypatch.setattr(data.Samples, "make", slow)
+    train.train(configure(root, tmp_path, iterations=4))
+    shares = [line["waiting"] for line in lines(tmp_path) if "rate" in line]
+    assert all(0.3 < share <= 1 for share in shares)
