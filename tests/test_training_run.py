@@ -34,7 +34,7 @@ from banet_stream.errors import (
     WeightsError,
 )
 from banet_stream.network import BANet
-from training import card, checkpoint, data, distributed, evaluate, export, losses, sets, train
+from training import card, checkpoint, data, distributed, evaluate, export, graphs, losses, sets, train
 from training import config as configuration
 from training.logs import Log
 
@@ -764,3 +764,39 @@ def test_log_says_how_long_the_device_waited(root, tmp_path, monkeypatch):
     train.train(configure(root, tmp_path, iterations=4))
     shares = [line["waiting"] for line in lines(tmp_path) if "rate" in line]
     assert all(0.3 < share <= 1 for share in shares)
+
+
+# Graphs
+
+
+def test_graphs_compute_what_the_network_does(whole, tmp_path, capsys):
+    import onnxruntime
+
+    path = str(whole / "checkpoint.pt")
+    export.main([path, "--onnx", str(tmp_path / "a.onnx"), "--pt2", str(tmp_path / "a.pt2")])
+    assert capsys.readouterr().out.count("differ by") == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.pt2"]
+    network = checkpoint.network(path)
+    image = torch.randn(3, 3, 64, 224)
+    with torch.no_grad():
+        wanted = torch.sigmoid(network(image).alpha)
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    (found,) = session.run(None, {"image": image.numpy()})
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    assert {i.name for i in (*session.get_inputs(), *session.get_outputs())} == {"image", "alpha"}
+
+
+def test_graph_that_computes_something_else_is_removed(whole, tmp_path):
+    network = checkpoint.network(whole / "checkpoint.pt")
+    (tmp_path / "x.onnx").write_bytes(b"")
+    with pytest.raises(WeightsError, match="its alphas differ by"):
+        graphs.compare(
+            network, tmp_path / "x.onnx", lambda image: torch.zeros(len(image), 1, *image.shape[2:])
+        )
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="only BANet can be exported"):
+        graphs.trace(torch.nn.Identity())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        export.main([str(whole / "checkpoint.pt"), "--pt2", str(tmp_path / "file" / "x.pt2")])
+    assert caught.value.code == OutputError.exit_code
