@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from training_sets import TRAINED, jpg, person, png, room, write_sets, write_tar
 
 from banet_stream.errors import InputError, UsageError
-from banet_stream.network import BANet, BANetOutput
-from training import augment, data, losses, metrics, targets
+from banet_stream.network import MEAN, STD, BANet, BANetOutput
+from training import augment, data, losses, metrics, sets, targets
+from training.baselines.common import PlainOutput
+from training.pairs import Pair, Sample
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +23,11 @@ def root(tmp_path_factory):
     return write_sets(tmp_path_factory.mktemp("sets"))
 
 
-def make_samples(root, *, seed=1, batch=3, span=range(8), weights=None):
+def make_samples(root, *, seed=1, batch=3, span=range(8), weights=None, **more):
     shapes = augment.Shapes(64, 96, 8)
-    return data.Samples(root, weights or TRAINED, batch=batch, shapes=shapes, span=span, seed=seed)
+    weights = weights or TRAINED
+    found = {name: sets.read(root / f"{name}.tar") for name in (*weights, sets.BACKGROUNDS)}
+    return data.Samples(found, weights, batch=batch, shapes=shapes, span=span, seed=seed, **more)
 
 
 # Boundary targets
@@ -67,14 +72,20 @@ def test_boundary_of_nobody_and_of_everybody_is_empty(value):
 # Losses
 
 
+def prepared(matte, boundary, weight=None, picture=None):
+    weight = torch.ones_like(matte) if weight is None else weight
+    picture = torch.zeros(len(matte), 3, *matte.shape[2:]) if picture is None else picture
+    return data.Prepared(picture, picture, matte, boundary, weight)
+
+
 def test_losses_against_hand_worked_numbers():
-    logits = torch.tensor([[0.0, 2.0], [-2.0, 0.0]]).reshape(1, 1, 2, 2)
-    matte = torch.tensor([[1.0, 1.0], [0.0, 0.5]]).reshape(1, 1, 2, 2)
+    logits = torch.tensor([[0.0, 2.0], [-2.0, 0.0]]).repeat(1, 1, 2, 2)
+    matte = torch.tensor([[1.0, 1.0], [0.0, 0.5]]).repeat(1, 1, 2, 2)
     attention = torch.tensor([[[[1.0]]]])
     boundary = torch.zeros(1, 1, 4, 4)
     boundary[..., 0, :] = 1  # a quarter of the cell
     output = BANetOutput(logits, torch.zeros(1), attention)
-    loss, terms = losses.total(output, matte, boundary)
+    loss, terms = losses.total(output, prepared(matte, boundary))
     # -log(1/2), -log(s(2)), -log(1 - s(-2)), -(log(1/2) + log(1/2)) / 2; log(1 + exp(-2)) = 0.126928
     segmentation = (math.log(2) + 0.126928 + 0.126928 + math.log(2)) / 4
     # s(1) = 0.731059: -0.25 log 0.731059 - 0.75 log 0.268941
@@ -84,10 +95,60 @@ def test_losses_against_hand_worked_numbers():
     assert loss.item() == pytest.approx(0.6 * segmentation + 0.3 * attended, abs=1e-5)
 
 
+def test_refine_loss_against_hand_worked_numbers():
+    """A step of a third of the picture's range beside one of the matte's whole range."""
+    picture = torch.zeros(1, 3, 8, 8)
+    picture[..., :, 4:] = 1 / 3
+    picture[..., 7] = 1.0  # so that eq. (12) keeps the first step at a third
+    logits = torch.full((1, 1, 8, 8), -50.0)
+    logits[..., 4:] = 50
+    band = torch.zeros(1, 1, 8, 8)
+    band[..., 2:6, 3] = 1
+    matte = torch.zeros(1, 1, 8, 8)
+    output = BANetOutput(logits, torch.zeros(1), torch.zeros(1, 1, 2, 2))
+    loss, terms = losses.total(output, prepared(matte, band, picture=picture), refine_weight=0.1)
+    # Sobel across a vertical step: 4 times its height. m_pred = 4, m_img = 4/3, both point right: L_cos = 0,
+    # L_mag = max(1.5 * 4/3 - 4, 0) = 0.
+    assert terms["refine"].item() == pytest.approx(0, abs=1e-5)
+    faint = BANetOutput(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, 1, 2, 2))
+    without, _ = losses.total(faint, prepared(matte, band, picture=picture))
+    loss, terms = losses.total(faint, prepared(matte, band, picture=picture), refine_weight=0.1)
+    # A matte without any edge: L_cos = 0, L_mag = 1.5 * 4/3 = 2, half of it by gamma_2.
+    assert terms["refine"].item() == pytest.approx(1.0, abs=1e-5)
+    assert (loss - without).item() == pytest.approx(0.1, abs=1e-6)
+    crossed = torch.full((1, 1, 8, 8), -50.0)
+    crossed[..., 4:, :] = 50
+    output = BANetOutput(crossed, torch.zeros(1), torch.zeros(1, 1, 2, 2))
+    _, terms = losses.total(output, prepared(matte, band, picture=picture), refine_weight=0.1)
+    # Across the picture's edge: in rows 3 and 4 m_pred = 4 and nothing agrees, L_cos = 4, L_mag = 0;
+    # in rows 2 and 5 there is no edge, L_mag = 2. Half of each, over four pixels.
+    assert terms["refine"].item() == pytest.approx((2 + 2 + 1 + 1) / 4, abs=1e-5)
+
+
+def test_what_does_not_count_costs_nothing():
+    logits = torch.zeros(1, 1, 8, 8)
+    logits[..., :4] = 9.0
+    matte, boundary, weight = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    weight[..., :4] = 0
+    attention = torch.tensor([[9.0, 0.0], [9.0, 0.0]])[None, None]
+    output = BANetOutput(logits, torch.zeros(1), attention)
+    loss, _ = losses.total(output, prepared(matte, boundary, weight))
+    assert loss.item() == pytest.approx(0.9 * math.log(2), abs=1e-6)
+    nothing, _ = losses.total(output, prepared(matte, boundary, torch.zeros(1, 1, 8, 8)), refine_weight=0.1)
+    assert nothing.item() == 0
+
+
+def test_networks_without_attention_are_not_asked_for_it():
+    matte = torch.zeros(1, 1, 8, 8)
+    loss, terms = losses.total(PlainOutput(torch.zeros(1, 1, 8, 8)), prepared(matte, matte))
+    assert set(terms) == {"segmentation"}
+    assert loss.item() == pytest.approx(0.6 * math.log(2), abs=1e-6)
+
+
 def test_loss_reaches_every_parameter(root):
-    image, matte, boundary = make_samples(root).make(0)
+    batch = data.prepare(make_samples(root).make(0), "cpu")
     model = BANet(64)
-    loss, _ = losses.total(model(image), matte, boundary)
+    loss, _ = losses.total(model(batch.image), batch, refine_weight=0.1)
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -161,9 +222,9 @@ def test_boundary_iou_hand_worked():
 def test_tar_is_read_in_order_of_keys(tmp_path):
     image, mask = person(1)
     files = {"b.jpg": jpg(image), "a.png": png(mask), "sub/a.JPEG": jpg(image), "b.png": png(mask)}
-    pairs = data.read_tar(write_tar(tmp_path / "set.tar", files | {"readme.txt": b"hello"}))
+    pairs = sets.read_tar(write_tar(tmp_path / "set.tar", files | {"readme.txt": b"hello"}))
     assert [p.key for p in pairs] == ["set.tar: a", "set.tar: b"]
-    rgb, matte = pairs[0].decode()
+    rgb, matte, _ = pairs[0].decode()
     assert rgb.shape == (96, 72, 3)
     assert rgb.dtype == matte.dtype == np.uint8
     np.testing.assert_array_equal(matte, mask)
@@ -176,16 +237,16 @@ def test_missing_matte_is_refused_and_named(tmp_path):
         tmp_path / "set.tar", {"a.jpg": jpg(image), "a.png": png(mask), "lonely.jpg": jpg(image)}
     )
     with pytest.raises(InputError, match=r"set\.tar: lonely\.jpg has no matte"):
-        data.read_tar(path)
+        sets.read_tar(path)
 
 
 def test_backgrounds_need_no_mattes_and_must_have_none(tmp_path):
     path = write_tar(tmp_path / "rooms.tar", {"a.jpg": jpg(room(1))})
-    (pair,) = data.read_tar(path, mattes=False)
+    (pair,) = sets.read_tar(path, mattes=False)
     assert not pair.decode()[1].any()
     path = write_tar(tmp_path / "rooms.tar", {"a.jpg": jpg(room(1)), "a.png": png(person(1)[1])})
     with pytest.raises(InputError, match=r"a\.jpg has a matte"):
-        data.read_tar(path, mattes=False)
+        sets.read_tar(path, mattes=False)
 
 
 def test_what_is_no_tar_is_refused(tmp_path):
@@ -196,7 +257,7 @@ def test_what_is_no_tar_is_refused(tmp_path):
         (write_tar(tmp_path / "empty.tar", {"readme.txt": b"hello"}), r"holds no \.jpg"),
     ):
         with pytest.raises(InputError, match=message):
-            data.read_tar(path)
+            sets.read_tar(path)
 
 
 IMAGE, MASK = person(1)
@@ -213,7 +274,7 @@ IMAGE, MASK = person(1)
     ],
 )
 def test_damaged_picture_is_named(tmp_path, image, matte, message):
-    (pair,) = data.read_tar(write_tar(tmp_path / "set.tar", {"bad.jpg": image, "bad.png": matte}))
+    (pair,) = sets.read_tar(write_tar(tmp_path / "set.tar", {"bad.jpg": image, "bad.png": matte}))
     with pytest.raises(InputError, match=message):
         pair.decode()
 
@@ -222,7 +283,7 @@ def test_damaged_picture_is_named(tmp_path, image, matte, message):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
 def test_damaged_picture_is_named_from_a_worker_too(root, workers):
     samples = make_samples(root, weights={"portraits-train": 1})
-    samples.sets["portraits-train"] = [data.Pair("set.tar: bad", b"x", png(MASK))]
+    samples.sets["portraits-train"] = [Pair("set.tar: bad", b"x", png(MASK))]
     with pytest.raises(InputError) as caught:
         list(data.batches(samples, workers=workers))
     assert str(caught.value) == "set.tar: bad: the picture can't be decoded"
@@ -230,7 +291,7 @@ def test_damaged_picture_is_named_from_a_worker_too(root, workers):
 
 def test_missing_sets_are_all_named(root):
     with pytest.raises(InputError, match=r"--data .*there is no .*one\.tar, .*two\.tar"):
-        make_samples(root, weights={"one": 1, "portraits-train": 1, "two": 1})
+        sets.locate(root, ("one", "portraits-train", "two"))
     with pytest.raises(UsageError, match="--sets"):
         make_samples(root, weights={"portraits-train": 0})
 
@@ -239,10 +300,15 @@ def test_missing_sets_are_all_named(root):
 
 
 def test_batches_are_multiples_of_32_in_their_ranges(root):
-    for image, matte, boundary in data.batches(make_samples(root), workers=0):
+    for batch in data.batches(make_samples(root), workers=0):
+        assert all(tensor.dtype == torch.uint8 for tensor in batch)
+        image, picture, matte, boundary, weight = data.prepare(batch, "cpu")
         n, _, height, width = image.shape
         assert (n, height % 32, width % 32) == (3, 0, 0)
-        assert matte.shape == boundary.shape == (3, 1, height, width)
+        assert matte.shape == boundary.shape == weight.shape == (3, 1, height, width)
+        assert weight.min() == 1  # no set here leaves anything open
+        mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+        torch.testing.assert_close(picture, image * std + mean)
         assert image.dtype == matte.dtype == torch.float32
         assert image.is_contiguous(memory_format=torch.channels_last)
         assert matte.min() >= 0
@@ -267,6 +333,14 @@ def test_sample_depends_only_on_seed_iteration_and_index(root):
     smaller = make_samples(root, batch=1).make(6)
     assert torch.equal(smaller[0], late[0][:1])
     assert not torch.equal(make_samples(root, seed=2, batch=1).make(6)[1], smaller[1])
+
+
+def test_processes_share_out_what_one_would_have_had(root):
+    whole = make_samples(root, batch=5).make(6)
+    shares = [make_samples(root, batch=5, share=(rank, 2)).make(6) for rank in (0, 1)]
+    for tensor, first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(tensor[0::2], first)
+        assert torch.equal(tensor[1::2], second)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -294,25 +368,84 @@ def test_crop_and_samples_never_share_their_random_numbers(root, monkeypatch):
 # Augmentation
 
 
+@pytest.mark.parametrize("bars", [None, (0, 0, 0)])
 @pytest.mark.parametrize("seed", range(12))
-def test_warp_keeps_image_and_matte_aligned(seed):
+def test_image_matte_and_weight_move_together(seed, bars):
     _, mask = person(seed, rows=201 + seed, columns=155)
     matte = cv2.GaussianBlur(mask, (9, 9), 0)
-    image, moved = augment.warp(np.dstack([matte] * 3), matte, 64, 96, rng=np.random.default_rng(seed))
-    assert image.shape == (64, 96, 3)
+    view = augment.covering(201 + seed, 155, 64, 96, rng=np.random.default_rng(seed))
+    view = replace(view, scale=view.scale * 0.8)
+    moved = augment.move_sample(Sample(np.dstack([matte] * 3), matte, 255 - matte), view, 64, 96, bars=bars)
+    assert moved.image.shape == (64, 96, 3)
     for channel in range(3):
-        np.testing.assert_array_equal(image[..., channel], moved)
+        np.testing.assert_array_equal(moved.image[..., channel], moved.matte)
+    assert np.abs(moved.weight.astype(int) + moved.matte - 255).max() <= 1  # bars: wholly known to be nobody
+
+
+def test_warp_gives_the_crop_asked_for(root):
+    sample = sets.read(root / "portraits-train.tar")[0].decode()
+    for seed in range(40):
+        moved = augment.warp(sample, 64, 96, rng=np.random.default_rng(seed))
+        assert moved.image.shape == (64, 96, 3)
+        assert moved.matte.shape == (64, 96)
+        assert moved.weight is None
+
+
+def test_crops_that_cover_show_nothing_but_the_picture():
+    """No streaks: what lay outside used to repeat the edge pixel, in about one crop in ten."""
+    large = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        rows, columns = (int(side) for side in rng.integers(90, 400, 2))
+        view = augment.covering(rows, columns, 128, 96, rng=rng)
+        if abs(view.angle) > augment.LARGEST_COVERED_ANGLE:
+            large += 1  # its corners are mirrored
+            continue
+        inverse = np.linalg.inv(np.vstack([view.matrix(rows, columns, 128, 96), [0, 0, 1]]))
+        corners = np.array([[x, y, 1] for x in (-0.5, 95.5) for y in (-0.5, 127.5)])
+        x, y, _ = inverse @ corners.T
+        assert x.min() > -0.51
+        assert x.max() < columns - 0.49
+        assert y.min() > -0.51
+        assert y.max() < rows - 0.49
+    assert large < 30
+
+
+@pytest.mark.parametrize("augmentation", ["best", "paper"])
+def test_no_crop_repeats_its_edge(augmentation):
+    """Noise has no two equal neighbours in a row, so streaks show as equal rows or columns."""
+    noise = np.random.default_rng(0).integers(1, 256, (160, 120, 3), np.uint8)
+    sample = Sample(noise, np.full((160, 120), 255, np.uint8))
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        if augmentation == "best":
+            moved = augment.warp(sample, 96, 128, rng=rng)
+        else:
+            moved = augment.paper("x", sample, lambda: noise, 96, 128, rng=rng)
+        image, person_here = moved.image.astype(int), moved.matte > 0
+        for axis in (0, 1):
+            same = (np.diff(image, axis=axis) == 0).all(2) & np.delete(person_here, 0, axis)
+            assert same.mean() < 0.03
 
 
 def test_warp_that_shrinks_lands_where_one_that_does_not_does():
-    """Pictures are halved before they shrink a lot; that must not shift them."""
+    """Pictures shrink before they are turned; that must not shift them."""
     image, mask = person(3, rows=301, columns=233)
-    matrix, scale = augment.similarity(301, 233, 96, 64, rng=np.random.default_rng(5), cover_only=True)
-    assert scale < 0.6
-    _, moved = augment.warp(image, mask, 96, 64, rng=np.random.default_rng(5), cover_only=True)
-    direct = augment.move(cv2.GaussianBlur(mask, (0, 0), 0.5), matrix, 96, 64)
+    view = augment.View(0.31, 4.0, True, (11.0, -7.0))
+    moved = augment.move_sample(Sample(image, mask), view, 96, 64, bars=(0, 0, 0)).matte
+    matrix = view.matrix(301, 233, 96, 64)
+    direct = augment.move(cv2.GaussianBlur(mask, (0, 0), 0.8), matrix, 96, 64, border=cv2.BORDER_CONSTANT)
     centre = [np.argwhere(m >= 128).mean(0) for m in (moved, direct)]
     assert np.abs(centre[0] - centre[1]).max() < 0.25
+
+
+def test_mirrored_views_are_each_others_mirror_image():
+    image, mask = person(3)
+    plain = augment.move_sample(Sample(image, mask), augment.View(1.0), 96, 72)
+    mirrored = augment.move_sample(Sample(image, mask), augment.View(1.0, mirrored=True), 96, 72)
+    np.testing.assert_array_equal(plain.image, image)
+    np.testing.assert_array_equal(mirrored.image, image[:, ::-1])
+    np.testing.assert_array_equal(mirrored.matte, mask[:, ::-1])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -320,10 +453,38 @@ def test_composite_mixes_exactly_by_its_matte(seed):
     """White people before black rooms: what comes out is the matte itself."""
     _, mask = person(seed, rows=150, columns=120)
     white, black = np.full((150, 120, 3), 255, np.uint8), np.zeros((90, 160, 3), np.uint8)
-    image, matte = augment.composite(white, mask, black, 96, 128, rng=np.random.default_rng(seed))
-    assert matte.shape == (96, 128)
-    assert matte.any()
-    np.testing.assert_array_equal(image, np.dstack([matte] * 3))
+    made = augment.composite(Sample(white, mask), black, 96, 128, rng=np.random.default_rng(seed))
+    assert made.matte.shape == (96, 128)
+    assert made.matte.any()
+    found = made.image.astype(int) - np.dstack([made.matte] * 3)
+    assert found.max() <= 0  # where the white picture ends a soft edge is darker
+    inside = cv2.erode(made.matte, np.ones((5, 5), np.uint8)) == 255
+    assert (found[inside] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bodies_that_a_picture_cuts_off_do_not_end_in_mid_air(seed):
+    mask = np.zeros((150, 120), np.uint8)
+    mask[60:, :70] = 255  # an arm leaves on the left
+    white, black = np.full((150, 120, 3), 255, np.uint8), np.zeros((90, 160, 3), np.uint8)
+    matte = augment.composite(Sample(white, mask), black, 96, 128, rng=np.random.default_rng(seed)).matte
+    assert (matte[:, 0] >= 128).any() or (matte[:, -1] >= 128).any()
+
+
+def test_papers_augmentation_turns_flips_and_lights():
+    image = np.full((160, 120, 3), 100, np.uint8)
+    matte = np.zeros((160, 120), np.uint8)
+    matte[:, :30] = 255
+    lights, sides = set(), set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        made = augment.paper("x", Sample(image, matte), lambda: image, 160, 120, rng=rng)
+        lights.add(float(np.median(made.image[made.image > 0])))
+        sides.add(made.matte[80, :40].mean() > made.matte[80, -40:].mean())
+        assert made.matte[made.image[..., 0] == 0].max(initial=0) < 8  # nobody outside the picture
+    assert 70 <= min(lights) < 80
+    assert 120 < max(lights) <= 130
+    assert sides == {True, False}
 
 
 def test_photometric_keeps_shape_and_type_and_gives_no_constant():

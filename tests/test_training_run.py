@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import json
@@ -33,11 +34,16 @@ from banet_stream.errors import (
     WeightsError,
 )
 from banet_stream.network import BANet
-from training import card, checkpoint, data, evaluate, export, train
+from training import card, checkpoint, data, distributed, evaluate, export, graphs, losses, sets, train
+from training import config as configuration
+from training.logs import Log
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_VALIDATION = REPOSITORY.parent / "shared" / "data" / "portraits-val.tar"
 FORKED = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
+
+
+TIMES = ("seconds", "waiting")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,6 +75,18 @@ def configure(root, out, **changes):
         "sets": TRAINED,
     }
     return train.Config(**small | changes)
+
+
+def options(config):
+    """The command line of a configuration."""
+    words = []
+    for f in dataclasses.fields(config):
+        value, name = getattr(config, f.name), f.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words.append(f"--{name}={json.dumps(value) if f.name == 'sets' else value}")
+    return words
 
 
 def flatten(value, name=""):
@@ -115,7 +133,9 @@ def test_it_learns(root, tmp_path):
 def test_it_is_deterministic_whatever_the_workers(root, whole, tmp_path):
     train.train(configure(root, tmp_path, workers=1))
     assert_same_state(whole / "checkpoint.pt", tmp_path / "checkpoint.pt")
-    losses = [[line for line in lines(out) if line.pop("seconds", 1)] for out in (whole, tmp_path)]
+    losses = []
+    for out in (whole, tmp_path):
+        losses.append([{k: v for k, v in line.items() if k not in TIMES} for line in lines(out)])
     assert losses[0] == losses[1]
 
 
@@ -170,8 +190,7 @@ def test_second_request_is_not_held_back():
 def test_workers_leave_signals_to_the_parent(root, tmp_path):
     """Ctrl-C and many job systems signal every process of a run; the workers must live until the save."""
     config = configure(root, tmp_path, workers=1, iterations=500)
-    words = [f"--{f.name}={getattr(config, f.name)}" for f in dataclasses.fields(config) if f.name != "sets"]
-    command = [sys.executable, "-m", "training.train", *words, "--sets", json.dumps(TRAINED)]
+    command = [sys.executable, "-m", "training.train", *options(config)]
     log = tmp_path / "log.jsonl"
     with subprocess.Popen(
         command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -208,11 +227,12 @@ def test_time_limit_saves_evaluates_and_goes_on(root, whole, tmp_path, capsys):
 
 
 def test_kill_9_and_the_same_command_goes_on(root, whole, tmp_path):
-    changes = {f.name: getattr(configure(root, tmp_path), f.name) for f in dataclasses.fields(train.Config)}
-    sets = json.dumps(changes.pop("sets"))
-    changes["log_every"], changes["workers"] = 1, 1
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in changes.items()]
-    command = [sys.executable, "-m", "training.train", *words, "--sets", sets]
+    command = [
+        sys.executable,
+        "-m",
+        "training.train",
+        *options(configure(root, tmp_path, log_every=1, workers=1)),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as one_thread
 
     def start():
@@ -299,7 +319,7 @@ def test_error_in_a_worker_ends_the_run_at_once(root, tmp_path):
 
 
 def test_interrupt_before_the_first_iteration_is_one_line(root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data, "read_tar", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(sets, "read", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as caught:
         train.main(["--data", str(root), "--out", str(tmp_path), "--sets", json.dumps(TRAINED)])
     assert caught.value.code == Interrupted.exit_code
@@ -309,7 +329,7 @@ def test_interrupt_before_the_first_iteration_is_one_line(root, tmp_path, monkey
 def test_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "log.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"log\.jsonl: can't be written"):
-        train.log(tmp_path, iteration=1)
+        Log(tmp_path, 0).write(1, loss=1.0)
 
 
 def test_command_line_errors_are_one_line_and_an_exit_code(root, tmp_path, capsys):
@@ -368,7 +388,132 @@ def test_average_follows_weights_and_running_statistics():
     assert after["semantic.stem.1.num_batches_tracked"] == 7
 
 
+# Presets, optimisers, precisions
+
+
+def test_presets_are_starting_values_that_options_change():
+    assert train.parse([]) == train.Config()
+    paper = train.parse(["--preset", "paper"])
+    found = (paper.optimiser, paper.momentum, paper.weight_decay, paper.max_rate, paper.batch)
+    assert found == ("sgd", 0.9, 1e-4, 0.1, 16)
+    assert (paper.iterations, paper.augmentation, paper.refine_weight) == (40_000, "paper", 0)
+    second = train.parse(["--preset", "paper-refine", "--iterations", "100"])
+    assert (second.iterations, second.refine_weight, second.init) == (100, 0.1, "runs/paper/checkpoint.pt")
+    assert second.warm_up > 0 == paper.warm_up
+    with pytest.raises(SystemExit):
+        train.parse(["--preset", "papier"])
+
+
+def test_papers_two_stages(root, tmp_path):
+    """SGD at once at its largest rate; then from there, with the refine loss, warmed up."""
+    small = {
+        "preset": "paper",
+        "batch": 2,
+        "size_start": 64,
+        "size_end": 64,
+        "iterations": 12,
+        "log_every": 4,
+    }
+    sets = {"portraits-train": 1.0}
+    for preset, out, more in (
+        ("paper", "one", {}),
+        ("paper-refine", "two", {"init": str(tmp_path / "one" / "checkpoint.pt")}),
+    ):
+        values = configuration.PRESETS[preset] | small | more
+        values |= {"data": str(root), "out": str(tmp_path / out), "sets": sets, "workers": 0}
+        train.train(train.Config(**values))
+    one, two = ([line for line in lines(tmp_path / out) if "rate" in line] for out in ("one", "two"))
+    assert "refine" not in one[0]
+    assert all(0 < line["refine"] < 10 for line in two)
+    assert one[0]["rate"] > one[1]["rate"] > one[2]["rate"]
+    state = checkpoint.load(tmp_path / "two" / "checkpoint.pt")
+    assert all(torch.equal(state["ema"][k], v) for k, v in state["model"].items())  # no averaging here
+    (kernels, others) = state["optimiser"]["param_groups"]
+    assert kernels["weight_decay"] == others["weight_decay"] == 1e-4
+    assert kernels["momentum"] == 0.9
+    text = card.recipe(state["config"])
+    assert "SGD with momentum 0.9, weight decay 0.0001 on everything" in text
+    assert "0.1 x the refine loss" in text
+
+
+@pytest.mark.parametrize(("preset", "summit"), [("paper", 0), ("paper-refine", 19)])
+def test_papers_rates(root, tmp_path, preset, summit):
+    """The first stage starts at its largest rate, the second climbs to it."""
+    values = configuration.PRESETS[preset] | {"iterations": 200, "init": ""}
+    run = train.Run(train.Config(**values | {"data": str(root), "out": str(tmp_path)}))
+    run.optimiser.step()
+    rates = [run.schedule.get_last_lr()[0]]
+    for _ in range(199):
+        run.schedule.step()
+        rates.append(run.schedule.get_last_lr()[0])
+    assert max(rates) == rates[summit] == pytest.approx(0.1, rel=1e-3)
+    assert rates == sorted(rates[: summit + 1]) + sorted(rates[summit + 1 :], reverse=True)
+    assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_precisions_learn_and_resume(root, tmp_path, precision):
+    config = configure(root, tmp_path, iterations=12, max_rate=1e-2, precision=precision, log_every=3)
+    train.train(dataclasses.replace(config, limit_minutes=1e-9))
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert ("scaler" in state) == (precision == "float16")
+    train.train(config)
+    found = [line["segmentation"] for line in lines(tmp_path) if "rate" in line]
+    assert found[-1] < found[0]
+
+
+def test_gradients_that_float16_can_not_hold_are_left_out_and_the_scale_halved(root, tmp_path):
+    run = train.Run(configure(root, tmp_path, precision="float16"))
+    samples, _ = train.open_data(run.config, range(1), distributed.World())
+    before = {k: v.clone() for k, v in run.model.named_parameters()}
+    run.scaler.load_state_dict(run.scaler.state_dict() | {"scale": 2.0**40})
+    run.model.train()
+    run.step(samples.make(0))
+    assert run.scaler.get_scale() == 2.0**39
+    assert all(torch.equal(before[k], v) for k, v in run.model.named_parameters())
+    run.scaler.load_state_dict(run.scaler.state_dict() | {"scale": 2.0**-11})
+    with pytest.raises(BanetStreamError, match="no numbers any more"):
+        run.step(samples.make(0))
+
+
+def test_compiled_run_learns_what_an_uncompiled_one_does(root, whole, tmp_path):
+    """Dynamo without a code generator: the graph is traced and run, in seconds."""
+    train.train(configure(root, tmp_path, compile="eager"))
+    a, b = (checkpoint.load(out / "checkpoint.pt")["ema"] for out in (whole, tmp_path))
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_unknown_compiler_is_refused(root, tmp_path):
+    with pytest.raises(UsageError, match=r"--compile: must be one of .*inductor"):
+        train.train(configure(root, tmp_path, compile="abacus"))
+
+
 # Going on from weights
+
+
+def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whole, tmp_path):
+    """Checkpoints of the first recipe know neither network nor optimiser nor preset."""
+    early = ("preset", "network", "augmentation", "refine_weight", "optimiser", "momentum", "decay")
+    early += ("largest_gradient", "precision", "compile", "broken", "validation", "tensorboard")
+    for name in ("resumed", "old"):
+        (tmp_path / name).mkdir()
+    train.train(configure(root, tmp_path / "resumed", limit_minutes=1e-9))
+    state = checkpoint.load(tmp_path / "resumed" / "checkpoint.pt")
+    state["config"] = {k: v for k, v in state["config"].items() if k not in early}
+    torch.save(state, tmp_path / "resumed" / "checkpoint.pt")
+    torch.save(state, tmp_path / "old" / "checkpoint.pt")
+    train.train(configure(root, tmp_path / "resumed"))
+    assert_same_state(whole / "checkpoint.pt", tmp_path / "resumed" / "checkpoint.pt")
+    run = train.Run(configure(root, tmp_path / "new", init=str(tmp_path / "old" / "checkpoint.pt")))
+    assert all(torch.equal(v, state["ema"][k]) for k, v in run.model.state_dict().items())
+    assert "AdamW, weight decay 0.01 on kernels" in card.recipe(state["config"])
+
+
+def test_weights_of_another_network_are_refused(root, whole, tmp_path):
+    config = configure(root, tmp_path, init=str(whole / "checkpoint.pt"), network="banet-plain")
+    with pytest.raises(UsageError, match=r"--init .* holds another network than --network banet-plain"):
+        train.train(config)
 
 
 def test_init_starts_from_averaged_weights_and_remembers_where_they_come_from(root, whole, tmp_path):
@@ -408,7 +553,7 @@ def test_early_checkpoints_say_where_they_come_from_too(root, whole, tmp_path):
 
 def test_train_and_evaluate_agree(root, whole):
     """The run's own log, the command on its checkpoint, and a plain loop over the network."""
-    pairs = data.read_tar(root / "portraits-val.tar")
+    pairs = sets.read_tar(root / "portraits-val.tar")
     path = str(whole / "checkpoint.pt")
     predict = evaluate.predictor(path, size=320, precision="float32", device="cpu", product=False)
     numbers = evaluate.summary(*evaluate.score(predict, pairs))
@@ -436,7 +581,7 @@ def test_evaluate_command_writes_report_and_sheet(root, whole, tmp_path, capsys)
         float(capsys.readouterr().out.split("miou ")[1].split()[0]), abs=1e-4
     )
     assert len(facts["pictures"]) == 3
-    for name in ("boundary_iou", "mad", "mse"):
+    for name in ("boundary_iou", "mad", "mse", "sad", "grad", "conn", "mad_band"):
         assert facts[name] == pytest.approx(np.mean([p[name] for p in facts["pictures"]]))
     picture = cv2.imread(str(sheet))
     assert picture.shape == (220, 3 * 3 * 150, 3)  # 72 x 96 shown 200 high
@@ -449,7 +594,7 @@ def test_evaluate_command_writes_report_and_sheet(root, whole, tmp_path, capsys)
 
 
 def test_worst_come_first():
-    scores = [evaluate.Score(str(i), miou, 0, 0, 0) for i, miou in enumerate((90.0, 50.0, 70.0))]
+    scores = [evaluate.Score(str(i), {"miou": miou}) for i, miou in enumerate((90.0, 50.0, 70.0))]
     assert [s.miou for s in evaluate.worst(scores, 2)] == [50, 70]
 
 
@@ -521,10 +666,137 @@ def test_weights_that_compute_something_else_are_refused(whole, tmp_path):
 def test_shipped_weights_are_as_good_as_promised():
     """What the model card says of pictures never trained on, as the product computes it."""
     predict = evaluate.predictor("banet64", size=512, precision="float32", device="cpu", product=True)
-    scores, total = evaluate.score(predict, data.read_tar(REAL_VALIDATION))
+    scores, total = evaluate.score(predict, sets.read_tar(REAL_VALIDATION))
     assert len(scores) == 188
     card = (WEIGHTS / "banet64.md").read_text()
     promised = re.search(r"the product \(`Matter.alpha`\) \| 512 \| ([\d.]+)", card)
     assert promised is not None
     assert total == pytest.approx(float(promised[1]), abs=0.05)
     assert total >= 89.9  # shipped weights only get better
+
+
+# Several processes
+
+
+def torchrun(root, out, *more, processes=2):
+    words = options(configure(root, out, iterations=6, save_every=2, **dict(more)))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(f"--nproc-per-node={processes}", "-m", "training.train", *words),
+        ],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_two_processes_train_one_model_and_go_on(root, tmp_path):
+    """gloo on the CPU: the gradients' mean over both halves of each batch; one of them writes."""
+    first = torchrun(root, tmp_path, ("limit_minutes", 1e-9), ("precision", "float32"), ("log_every", 1))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("starting at iteration 0") == 1
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert state["iteration"] == 1
+    # What one process with the same halves would have computed, batch norm seeing one half at a time.
+    config = configure(root, tmp_path / "alone", iterations=6, precision="float32")
+    run = train.Run(config)
+    run.model.train()
+    gradients, halves = [], []
+    for rank in (0, 1):
+        samples, _ = train.open_data(config, range(6), distributed.World(rank, 2))
+        batch = data.prepare(samples.make(0), "cpu")
+        model = copy.deepcopy(run.model)
+        loss, terms = losses.total(model(batch.image), batch)
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+        halves.append(terms["segmentation"].item())
+    for p, a, b in zip(run.model.parameters(), *gradients, strict=True):
+        p.grad = (a + b) / 2
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+    run.optimiser.step()
+    for name, value in run.model.named_parameters():
+        torch.testing.assert_close(state["model"][name], value.detach(), rtol=1e-3, atol=2e-4)
+    assert lines(tmp_path)[0]["segmentation"] == pytest.approx(halves[0], abs=1e-4)
+    second = torchrun(root, tmp_path, ("precision", "float32"), ("log_every", 1))
+    assert second.returncode == 0, second.stderr
+    assert "resumed at iteration 1" in second.stdout
+    assert [line["iteration"] for line in lines(tmp_path) if "rate" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_batch_that_processes_can_not_share_is_refused(root, tmp_path):
+    found = torchrun(root, tmp_path, ("batch", 3))
+    assert found.returncode != 0
+    assert "--batch: must be a multiple of the 2 processes, got 3" in found.stderr
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+# Curves and pictures
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
+def test_tensorboard_has_curves_and_pictures(root, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = configure(root, tmp_path, tensorboard=True, evaluate_every=4)
+    train.train(dataclasses.replace(config, limit_minutes=1e-9))
+    train.train(config)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [event.step for event in found.Scalars("segmentation")] == [2, 4, 6, 8]
+    assert {"rate", "boundary", "miou", "waiting"} <= set(found.Tags()["scalars"])
+    picture = found.Images("validation")[-1]
+    assert (picture.step, picture.height) == (8, 220)
+
+
+def test_log_says_how_long_the_device_waited(root, tmp_path, monkeypatch):
+    make = data.Samples.make
+
+    def slow(samples, iteration):
+        time.sleep(0.2)
+        return make(samples, iteration)
+
+    monkeypatch.setattr(data.Samples, "make", slow)
+    train.train(configure(root, tmp_path, iterations=4))
+    shares = [line["waiting"] for line in lines(tmp_path) if "rate" in line]
+    assert all(0.3 < share <= 1 for share in shares)
+
+
+# Graphs
+
+
+def test_graphs_compute_what_the_network_does(whole, tmp_path, capsys):
+    import onnxruntime
+
+    path = str(whole / "checkpoint.pt")
+    export.main([path, "--onnx", str(tmp_path / "a.onnx"), "--pt2", str(tmp_path / "a.pt2")])
+    assert capsys.readouterr().out.count("differ by") == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.pt2"]
+    network = checkpoint.network(path)
+    image = torch.randn(3, 3, 64, 224)
+    with torch.no_grad():
+        wanted = torch.sigmoid(network(image).alpha)
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    (found,) = session.run(None, {"image": image.numpy()})
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    assert {i.name for i in (*session.get_inputs(), *session.get_outputs())} == {"image", "alpha"}
+
+
+def test_graph_that_computes_something_else_is_removed(whole, tmp_path):
+    network = checkpoint.network(whole / "checkpoint.pt")
+    (tmp_path / "x.onnx").write_bytes(b"")
+    with pytest.raises(WeightsError, match="its alphas differ by"):
+        graphs.compare(
+            network, tmp_path / "x.onnx", lambda image: torch.zeros(len(image), 1, *image.shape[2:])
+        )
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="only BANet can be exported"):
+        graphs.trace(torch.nn.Identity())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        export.main([str(whole / "checkpoint.pt"), "--pt2", str(tmp_path / "file" / "x.pt2")])
+    assert caught.value.code == OutputError.exit_code

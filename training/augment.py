@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.uint8]
+from .pairs import Array, Sample
 
 # How often a set's people are cut out and put before another background. Sets not named here never are:
 # that needs mattes one has looked at.
@@ -22,9 +23,19 @@ COMPOSITE_CHANCE = {
 }
 # How often light and camera faults are left out: a small network does not learn all of them.
 PLAIN_CHANCE = 0.6
-# Width / height of training crops: portrait, square, webcam.
-ASPECTS = (0.75, 0.75, 0.75, 1.0, 1.34)
+# Width / height of training crops: portrait, square, webcam; the paper's portraits are 600x800.
+ASPECTS = {"best": (0.75, 0.75, 0.75, 1.0, 1.34), "paper": (0.75,)}
 SMALLEST_SIDE = 64
+# The paper's ranges (section 4): degrees, and factors of lightness.
+LARGEST_ANGLE = 45.0
+LIGHTNESS = (0.7, 1.3)
+# How often a picture is shown whole, between bars.
+BARS_CHANCE = 0.06
+# Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
+# makes a portrait.
+FULL_LENGTH = 1.4
+# Turned further than this, a picture is not enlarged until it fills the crop: little of it would be left.
+LARGEST_COVERED_ANGLE = 12.0
 
 
 def composite_chance(name: str) -> float:
@@ -43,11 +54,13 @@ class Shapes:
     start: int
     end: int
     iterations: int
+    augmentation: str = "best"
 
     def __call__(self, rng: np.random.Generator, iteration: int) -> tuple[int, int]:  # height, width
         grown = (iteration / self.iterations - GROWTH_BEGINS) / (GROWTH_ENDS - GROWTH_BEGINS)
         side = self.start + (self.end - self.start) * min(1.0, max(0.0, grown))
-        root = ASPECTS[rng.integers(len(ASPECTS))] ** 0.5
+        aspects = ASPECTS[self.augmentation]
+        root = aspects[rng.integers(len(aspects))] ** 0.5
         return multiple_of_32(side / root), multiple_of_32(side * root)
 
 
@@ -55,46 +68,143 @@ def multiple_of_32(side: float) -> int:  # what the network takes without paddin
     return max(SMALLEST_SIDE, round(side / 32) * 32)
 
 
-def warp(
-    image: Array, matte: Array, height: int, width: int, *, rng: np.random.Generator, cover_only: bool = False
-) -> tuple[Array, Array]:
-    """A random similarity: scale, rotation, shift and flip; what lies outside repeats the edge.
+# A set's name, its picture, a room to put people in -> a training sample.
+Augmentation = Callable[..., Sample]
+
+
+def best(
+    name: str, sample: Sample, room: Callable[[], Array], height: int, width: int, *, rng: np.random.Generator
+) -> Sample:
+    """Geometry, other backgrounds, light and camera faults.
 
     Args:
-        image: [h, w, 3] uint8.
-        matte: [h, w] uint8.
+        name: of the set: it decides whether people may be cut out.
+        sample: of any size.
+        room: gives a picture without people, when one is needed.
+        height, width: of the crop that is returned.
+        rng: decides.
+    """
+    if rng.random() < composite_chance(name):
+        moved = composite(sample, room(), height, width, rng=rng)
+    else:
+        moved = warp(sample, height, width, rng=rng)
+    return moved._replace(image=photometric(moved.image, rng))
+
+
+def paper(
+    name: str, sample: Sample, room: Callable[[], Array], height: int, width: int, *, rng: np.random.Generator
+) -> Sample:
+    """The paper's: rotation, flip, lightness. What is turned in from outside is black, and nobody."""
+    del name, room
+    rows, columns = sample.matte.shape
+    scale = max(height / rows, width / columns)
+    view = View(scale, rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE), rng.random() < 0.5)
+    moved = move_sample(sample, view, height, width, bars=(0, 0, 0))
+    lit = moved.image * rng.uniform(*LIGHTNESS)
+    return moved._replace(image=np.clip(lit, 0, 255).astype(np.uint8))
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {"best": best, "paper": paper}
+
+
+@dataclass(frozen=True)
+class View:
+    """How a picture lies under a crop: enlarged, mirrored, turned, its centre shifted."""
+
+    scale: float
+    angle: float = 0.0  # degrees, counter-clockwise
+    mirrored: bool = False
+    shift: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # of its centre from the crop's, in its own pixels: x, y
+
+    def matrix(self, rows: int, columns: int, height: int, width: int) -> NDArray[np.float64]:
+        """The [2, 3] map from the picture's pixels to the crop's."""
+        x, y = (columns - 1) / 2 - self.shift[0], (rows - 1) / 2 - self.shift[1]
+        matrix = cv2.getRotationMatrix2D((x, y), self.angle, self.scale).astype(np.float64)
+        matrix[:, 2] += [(width - 1) / 2 - x, (height - 1) / 2 - y]
+        if self.mirrored:
+            matrix = matrix @ np.array([[-1, 0, columns - 1], [0, 1, 0], [0, 0, 1]], float)
+        return matrix
+
+
+def warp(
+    sample: Sample, height: int, width: int, *, rng: np.random.Generator, cover_only: bool = False
+) -> Sample:
+    """A random view of a picture.
+
+    Args:
+        sample: of any size.
         height, width: of the crop that is returned.
         rng: decides.
         cover_only: always fill the crop.
     """
-    matrix, scale = similarity(matte.shape[0], matte.shape[1], height, width, rng=rng, cover_only=cover_only)
-    if scale < 0.6:  # warpAffine does not filter: shrink first
-        half = (matte.shape[1] // 2, matte.shape[0] // 2)
-        x, y = matte.shape[1] / half[0], matte.shape[0] / half[1]
-        image, matte = (
-            cv2.resize(p, half, interpolation=cv2.INTER_AREA).astype(np.uint8) for p in (image, matte)
-        )
+    rows, columns = sample.matte.shape
+    if not cover_only and rng.random() < BARS_CHANCE:
+        return between_bars(sample, height, width, rng=rng)
+    if not cover_only and width / columns > height / rows and rng.random() < 0.5:
+        # Narrower than the crop, such as a portrait in a webcam's: what is beside it is its mirror image.
+        # Never so above: there the heads would meet.
+        scale = height / rows * rng.uniform(1.0, 1.15)
+        aside = (width / scale - columns) / 2 * rng.uniform(-1, 1)
+        view = View(scale, 0.0, bool(rng.random() < 0.5), (aside, (rows - height / scale) / 2))
+        return move_sample(sample, view, height, width)
+    return move_sample(sample, covering(rows, columns, height, width, rng=rng), height, width)
+
+
+def between_bars(sample: Sample, height: int, width: int, *, rng: np.random.Generator) -> Sample:
+    """The whole picture, as a portrait is shown in a wide video: people far from the camera."""
+    rows, columns = sample.matte.shape
+    scale = min(height / rows, width / columns) * rng.uniform(0.6, 1.0)
+    colour = (0, 0, 0) if rng.random() < 0.6 else tuple(rng.integers(0, 256, 3).tolist())
+    slack = ((width / scale - columns) / 2, (height / scale - rows) / 2)
+    shift = (float(slack[0] * rng.uniform(-1, 1)), float(slack[1] * rng.uniform(-1, 1)))
+    return move_sample(sample, View(scale, 0.0, bool(rng.random() < 0.5), shift), height, width, bars=colour)
+
+
+def covering(rows: int, columns: int, height: int, width: int, *, rng: np.random.Generator) -> View:
+    """A view that fills the crop with the picture (but for the rare large angle)."""
+    upright = rng.random() < 0.4
+    angle = 0.0 if upright else rng.normal(0, 5)
+    if rng.random() < 0.05:
+        angle = rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)
+    # The crop's sides seen along the picture's: what of it the crop needs.
+    turned = np.deg2rad(abs(angle) if abs(angle) <= LARGEST_COVERED_ANGLE else 0)
+    across = width * np.cos(turned) + height * np.sin(turned)
+    along = height * np.cos(turned) + width * np.sin(turned)
+    closer = rows > FULL_LENGTH * columns and rng.random() < 0.3
+    zoom = rng.uniform(1.5, 2.5) if closer else rng.uniform(1.0, 1.2)
+    scale = max(across / columns, along / rows) * zoom
+    slack = ((columns - across / scale) / 2, (rows - along / scale) / 2)
+    down = rng.uniform(0.6, 1) if closer else rng.uniform(-0.5, 1)  # heads are up there
+    shift = (float(slack[0] * rng.uniform(-1, 1)), float(slack[1] * down))
+    return View(float(scale), float(angle), bool(rng.random() < 0.5), shift)
+
+
+def move_sample(
+    sample: Sample, view: View, height: int, width: int, *, bars: tuple[int, ...] | None = None
+) -> Sample:
+    """The picture under a crop; around it its mirror image, or with ``bars`` (RGB) that colour and nobody."""
+    rows, columns = sample.matte.shape
+    matrix = view.matrix(rows, columns, height, width)
+    if view.scale < 0.8:  # warpAffine does not filter: shrink first
+        small = (max(1, round(columns * view.scale)), max(1, round(rows * view.scale)))
+        x, y = columns / small[0], rows / small[1]
+        weight = None if sample.weight is None else shrink(sample.weight, small)
+        sample = Sample(shrink(sample.image, small), shrink(sample.matte, small), weight)
         matrix = matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-    return move(image, matrix, height, width), move(matte, matrix, height, width)
+
+    def moved(picture: Array, outside: tuple[int, ...]) -> Array:
+        border = cv2.BORDER_REFLECT_101 if bars is None else cv2.BORDER_CONSTANT
+        return move(picture, matrix, height, width, border=border, outside=outside)
+
+    weight = None if sample.weight is None else moved(sample.weight, (255,))
+    return Sample(moved(sample.image, bars or ()), moved(sample.matte, ()), weight)
 
 
-def similarity(
-    rows: int, columns: int, height: int, width: int, *, rng: np.random.Generator, cover_only: bool
-) -> tuple[NDArray[np.float64], float]:
-    """A random [2, 3] map from a picture's pixels to a crop's, and its scale."""
-    # Mostly filling the crop (and zooming in), sometimes smaller than it: people far from the camera.
-    if cover_only or rng.random() < 0.75:
-        scale = max(height / rows, width / columns) * rng.uniform(0.95, 1.2)
-    else:
-        scale = min(height / rows, width / columns) * rng.uniform(0.6, 1.05)
-    angle = rng.normal(0, 5) if rng.random() < 0.95 else rng.uniform(-45, 45)  # 45: the paper's range
-    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, scale).astype(np.float64)
-    if rng.random() < 0.5:
-        matrix = matrix @ np.array([[-1, 0, columns], [0, 1, 0], [0, 0, 1]], float)
-    slack = [abs(columns * scale - width) / 2, abs(rows * scale - height) / 2]
-    matrix[:, 2] += [width / 2 - columns / 2, height / 2 - rows / 2]
-    matrix[:, 2] += rng.uniform(-1, 1, 2) * slack
-    return matrix, scale
+def shrink(picture: Array, size: tuple[int, int]) -> Array:
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def move(
@@ -103,46 +213,65 @@ def move(
     height: int,
     width: int,
     *,
-    border: int = cv2.BORDER_REPLICATE,
+    border: int,
+    outside: tuple[int, ...] = (),
 ) -> Array:
-    moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
+    moved = cv2.warpAffine(
+        picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=outside
+    )
     return moved.astype(np.uint8, copy=False)
 
 
 def composite(
-    image: Array, matte: Array, background: Array, height: int, width: int, *, rng: np.random.Generator
-) -> tuple[Array, Array]:
+    sample: Sample, background: Array, height: int, width: int, *, rng: np.random.Generator
+) -> Sample:
     """Cuts the person out and stands them, at a random size, on the lower edge before ``background``.
 
     Args:
-        image: [h, w, 3] uint8.
-        matte: [h, w] uint8.
+        sample: of any size.
         background: [any, any, 3] uint8.
         height, width: of the crop that is returned.
         rng: decides.
     """
+    matte = sample.matte
+    scale = rng.uniform(0.55, 1.25) * height / matte.shape[0]
+    mirrored = bool(rng.random() < 0.5)
+    drop = rng.uniform(0, 0.15) * height  # how far the picture's lower edge lies below the crop's
+    rows = len(matte)
+    scale, centre = place(matte[:, ::-1] if mirrored else matte, scale, width, rng=rng)
+    shift = ((centre - width / 2) / scale, (height / 2 + drop) / scale - rows / 2)
     matte = cv2.erode(matte, np.ones((3, 3), np.uint8)).astype(np.uint8)  # its rim holds the old background
     if (matte >= 254).sum() + (matte <= 1).sum() > 0.97 * matte.size:  # a hard mask: soften its edge
         matte = cv2.GaussianBlur(matte, (3, 3), 0).astype(np.uint8)
-    rows, columns = matte.shape
-    scale = rng.uniform(0.55, 1.25) * height / rows
-    flip = -1.0 if rng.random() < 0.5 else 1.0
-    centre = rng.uniform(0.2, 0.8) * width
-    drop = rng.uniform(0, 0.15) * height  # how far the picture's lower edge lies below the crop's
-    matrix = np.array(
-        [[flip * scale, 0, centre - flip * scale * columns / 2], [0, scale, height + drop - scale * rows]]
-    )
-    person = move(image, matrix, height, width)
-    alpha = move(matte, matrix, height, width, border=cv2.BORDER_CONSTANT)
-    weight = alpha[..., None].astype(np.float32) / 255
-    mixed = person * weight + room_for(background, height, width, rng) * (1 - weight)
-    return np.round(mixed).astype(np.uint8), alpha
+    cut = sample._replace(matte=matte)
+    view = View(scale, 0.0, mirrored, shift)
+    person = move_sample(cut, view, height, width, bars=(0, 0, 0))
+    weight = person.matte[..., None].astype(np.float32) / 255
+    mixed = person.image * weight + room_for(background, height, width, rng) * (1 - weight)
+    return person._replace(image=np.round(mixed).astype(np.uint8))
+
+
+def place(
+    matte: Array, scale: float, width: int, *, rng: np.random.Generator
+) -> tuple[float, float]:  # scale, the picture's centre in the crop
+    """Where someone cut out may stand: an arm that their picture's side cuts off must not end in mid-air."""
+    columns = matte.shape[1]
+    left, right = (np.count_nonzero(matte[:, column] >= 128) > 0.02 * len(matte) for column in (0, -1))
+    if left and right:
+        scale = max(scale, width / columns)
+        slack = (columns * scale - width) / 2
+        return scale, width / 2 + slack * rng.uniform(-1, 1)
+    half = columns * scale / 2
+    if left or right:
+        inwards = half - rng.uniform(0, 0.2) * width  # the cut side on the crop's edge, or beyond it
+        return scale, inwards if left else width - inwards
+    return scale, rng.uniform(0.2, 0.8) * width
 
 
 def room_for(background: Array, height: int, width: int, rng: np.random.Generator) -> Array:
     """A crop of a background, sometimes out of focus, sometimes lit otherwise."""
-    nobody = np.zeros(background.shape[:2], np.uint8)
-    room, _ = warp(background, nobody, height, width, rng=rng, cover_only=True)
+    nobody = Sample(background, np.zeros(background.shape[:2], np.uint8))
+    room = warp(nobody, height, width, rng=rng, cover_only=True).image
     if rng.random() < 0.5:  # lenses blur what is far
         room = cv2.GaussianBlur(room, (0, 0), rng.uniform(0.5, 3.0)).astype(np.uint8)
     if rng.random() < 0.5:  # and rooms are lit otherwise than studios
@@ -157,7 +286,7 @@ def photometric(image: Array, rng: np.random.Generator) -> Array:
         return image
     values = np.arange(256, dtype=np.float32) / 255
     gamma, contrast = np.exp(rng.normal(0, 0.15)), np.exp(rng.normal(0, 0.12))
-    lightness = rng.uniform(0.7, 1.3)  # the paper's range
+    lightness = rng.uniform(*LIGHTNESS)
     cast = 1 + rng.normal(0, 0.04, 3)
     curves = ((values**gamma - 0.5) * contrast + 0.5)[:, None] * (lightness * cast)
     image = cv2.LUT(image, np.clip(curves * 255, 0, 255).astype(np.uint8)[:, None]).astype(np.uint8)

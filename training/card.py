@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import augment, checkpoint, losses
-from .evaluate import VALIDATION
+from . import augment, checkpoint, losses, networks
+from .config import Config
 
 PSEUDO = "**pseudo-labels**: soft mattes that RobustVideoMatting's program put out"
 # What the sets are and where their labels come from.
@@ -33,6 +33,7 @@ SETS = {
         "rooms, houses, streets, landscapes (house photos, Urban100, SUN Hays 80, COCO128); nobody in them"
     ),
 }
+VALIDATION = "portraits-val"
 PSEUDO_LABELLED = frozenset(("video-frames", "fashion-soft"))
 
 TEMPLATE = """\
@@ -112,7 +113,7 @@ class Measurement:
     def command(self, name: str) -> str:
         product = " --product" if self.product else ""
         return (
-            f"python -m training.evaluate --model {name} --data ../shared/data/{VALIDATION} "
+            f"python -m training.evaluate --model {name} --data ../shared/data/{VALIDATION}.tar "
             f"--size {self.size}{product}"
         )
 
@@ -126,7 +127,7 @@ def text(name: str, state: checkpoint.State, measured: Sequence[Measurement]) ->
         name=name,
         **{key: config[key] for key in ("channels", "detail_stride", "temperature", "iterations")},
         iteration=state["iteration"],
-        parameters=sum(p.numel() for p in checkpoint.build_network(config).parameters()),
+        parameters=networks.parameters(networks.build(config)),
         pictures=measured[0].pictures,
         measured="\n".join(m.row() for m in measured),
         commands="\n".join(m.command(name) for m in measured),
@@ -159,24 +160,49 @@ def ancestry(state: checkpoint.State) -> str:
 
 
 def recipe(config: Mapping[str, Any]) -> str:
+    c = checkpoint.fill_in(config, Config())
+    sides = f"{c['size_start']}^2"
+    if c["size_start"] != c["size_end"]:
+        sides += f" growing to {c['size_end']}^2 (full size for the last fifth)"
+    aspects = " to ".join(f"{a:g}" for a in sorted({*augment.ASPECTS[c["augmentation"]]})[::2])
+    cut = f"gradients cut at length {c['largest_gradient']:g}" if c["largest_gradient"] else "no gradient cut"
+    average = f"averaged weights with decay {c['ema_decay']:g}" if c["ema_decay"] else "the last weights"
+    return f"""\
+- Crops of {sides} pixels, aspects {aspects}, batches of {c["batch"]}.
+- Augmentation: {augmentation(c)}
+- Losses: {losses_of(c)}
+- {optimiser(c)}; one cycle to {c["max_rate"]:g}: cosine up for the first {100 * c["warm_up"]:.0f} %, cosine
+  down after; {cut}; {average}; {c["precision"]}.
+- {c["iterations"]} iterations, seed {c["seed"]}."""
+
+
+def augmentation(c: Mapping[str, Any]) -> str:
+    if c["augmentation"] == "paper":
+        return "the paper's: rotation up to 45 degrees, flip, lightness 0.7 to 1.3."
     chances = ", ".join(
         f"{name} {100 * augment.composite_chance(name):.0f} %"
-        for name in config["sets"]
+        for name in c["sets"]
         if augment.composite_chance(name)
     )
-    c = config
-    sides = f"{c['size_start']}^2 growing to {c['size_end']}^2"
-    aspects = f"{augment.ASPECTS[0]:g} to {augment.ASPECTS[-1]:g}"
-    segmentation, boundary = losses.SEGMENTATION_WEIGHT, losses.BOUNDARY_WEIGHT
-    return f"""\
-- Crops of {sides} pixels (full size for the last fifth), aspects {aspects}, batches of {c["batch"]}.
-- Augmentation: scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
+    return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
-- People cut out and put before other backgrounds: {chances or "none"}.
-- Losses: {segmentation} x binary cross-entropy of the matte (eq. 3) + {boundary} x that of the boundary
-  attention map (eq. 4) against Canny edges dilated by eq. (1). The paper's refine loss (eq. 5-7), and with
-  it stage two, is not in it.
-- AdamW, weight decay {c["weight_decay"]:g} on kernels; one cycle to {c["max_rate"]:g}: cosine up for the
-  first {100 * c["warm_up"]:.0f} %, cosine down after, beta 1 between 0.95 and 0.85 against it; gradients cut
-  at length 1; averaged weights with decay {c["ema_decay"]:g}; bfloat16 autocast.
-- {c["iterations"]} iterations, seed {c["seed"]}."""
+- People cut out and put before other backgrounds: {chances or "none"}."""
+
+
+def losses_of(c: Mapping[str, Any]) -> str:
+    refine = (
+        f"{c['refine_weight']:g} x the refine loss (eq. 5-7) in the boundary area."
+        if c["refine_weight"]
+        else "The paper's refine loss (eq. 5-7), and with\n  it stage two, is not in it."
+    )
+    return f"""{losses.SEGMENTATION_WEIGHT} x binary cross-entropy of the matte (eq. 3) + \
+{losses.BOUNDARY_WEIGHT} x that of the boundary
+  attention map (eq. 4) against Canny edges dilated by eq. (1). {refine}"""
+
+
+def optimiser(c: Mapping[str, Any]) -> str:
+    where = "kernels" if c["decay"] == "kernels" else "everything"
+    decay = f"weight decay {c['weight_decay']:g} on {where}"
+    if c["optimiser"] == "sgd":
+        return f"SGD with momentum {c['momentum']:g}, {decay}"
+    return f"AdamW, {decay}, beta 1 between 0.95 and 0.85 against the rate"

@@ -3,11 +3,13 @@
 iteration   iterations done, which is also the data cursor
 config      the Config of the run
 model, ema, optimiser, schedule     state dicts; ema is what is evaluated and shipped
+scaler      (float16 only) the gradients' scale
 ancestors   (where --init was used) runs whose weights this one started from
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -19,16 +21,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
+from torch import nn
 
 from banet_stream.engines import WEIGHTS, load_network
 from banet_stream.errors import OutputError, UsageError, WeightsError
-from banet_stream.network import BANet
+
+from . import networks
 
 State = dict[str, Any]
 REQUIRED = ("iteration", "config", "model", "ema", "optimiser", "schedule")
 # What may change between two starts of one run: where things are and how often it reports.
 FREE_FIELDS = frozenset(
-    ("data", "out", "limit_minutes", "device", "workers", "log_every", "save_every", "evaluate_every")
+    (
+        *("preset", "data", "out", "limit_minutes", "device", "precision", "compile", "workers", "broken"),
+        *("log_every", "save_every", "evaluate_every", "validation", "tensorboard"),
+    )
 )
 
 
@@ -88,16 +95,12 @@ def refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, An
         )
 
 
-def build_network(config: Mapping[str, Any]) -> BANet:
-    """The untrained network of a configuration.
-
-    Raises:
-        ValueError: naming the value that makes no network.
-    """
-    return BANet(config["channels"], detail_stride=config["detail_stride"], temperature=config["temperature"])
+def fill_in(saved: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
+    """A checkpoint's configuration; fields that came later have defaults, which are what was done before."""
+    return dataclasses.asdict(defaults) | dict(saved)
 
 
-def network(model: str | Path) -> BANet:
+def network(model: str | Path) -> nn.Module:
     """The network of a shipped name, a .safetensors file, or a checkpoint.pt (its averaged weights).
 
     Raises:
@@ -107,12 +110,23 @@ def network(model: str | Path) -> BANet:
         return load_network(str(model))
     state = load(Path(model))
     try:
-        found = build_network(state["config"])
+        found = networks.build(state["config"])
         found.load_state_dict(state["ema"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise WeightsError(f"{model}: does not hold BANet's weights ({reason})") from error
+        raise WeightsError(f"{model}: does not hold the weights it should ({reason})") from error
     return found.eval()
+
+
+def refuse_baseline(config: Mapping[str, Any]) -> None:
+    """The product runs BANet.
+
+    Raises:
+        UsageError: when the configuration is another network's.
+    """
+    name = config.get("network", "banet")
+    if name != "banet":
+        raise UsageError(f"this checkpoint holds the baseline {name}, which only training can run")
 
 
 def write_weights(path: Path, state: State) -> None:
@@ -122,9 +136,11 @@ def write_weights(path: Path, state: State) -> None:
     it was trained on.
 
     Raises:
+        UsageError: when it holds a baseline.
         OutputError: when it can't be written.
     """
     config = state["config"]
+    refuse_baseline(config)
     tensors = {
         name: (value.float() if value.is_floating_point() else value).contiguous()
         for name, value in state["ema"].items()

@@ -1,22 +1,22 @@
-"""Training samples: sets read into memory, drawn by weight, augmented, with their boundary targets.
+"""Training samples: sets drawn by weight, augmented, with their boundary targets.
 
 Sample i of an iteration depends only on (seed, iteration, i): neither on the samples before it nor on how
-many processes make them. So the iteration is the data cursor, and a resumed run sees what it would have seen.
+many processes make them. So the iteration is the data cursor, a resumed run sees what it would have seen,
+and several training processes share out the samples that one would have had.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -24,117 +24,78 @@ from banet_stream.errors import InputError, UsageError
 from banet_stream.network import MEAN, STD
 
 from . import augment, targets
+from .pairs import Array, Pair, Sample
+from .sets import BACKGROUNDS
 
-Array = NDArray[np.uint8]
-Batch = tuple[Tensor, Tensor, Tensor]  # image, matte, boundary
-
-# The one set whose pictures hold no person, and hence need no mattes.
-BACKGROUNDS = "backgrounds"
-PICTURES = ("jpg", "jpeg")
+# With --broken skip: this many unreadable pictures in a row mean that a set is not there any more.
+MOST_BROKEN = 50
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One picture and its matte, still compressed (a set of thousands stays below 100 MB in memory)."""
+class Batch(NamedTuple):
+    """As the workers make it, all uint8: a quarter of the floats' way to the device."""
 
-    key: str  # the tar's name and the picture's
-    image: bytes
-    matte: bytes | None  # None: nobody is in the picture
-
-    def decode(self) -> tuple[Array, Array]:  # [H, W, 3] uint8 RGB, [H, W] uint8 (255 = person)
-        image = unpack(self.image, cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise InputError(f"{self.key}: the picture can't be decoded")
-        if self.matte is None:
-            return image, np.zeros(image.shape[:2], np.uint8)
-        matte = unpack(self.matte, cv2.IMREAD_GRAYSCALE)
-        if matte is None:
-            raise InputError(f"{self.key}: the matte can't be decoded")
-        if matte.shape != image.shape[:2]:
-            raise InputError(
-                f"{self.key}: the matte is {list(matte.shape)}, the picture {list(image.shape[:2])}"
-            )
-        return image, matte
+    image: Tensor  # [B, H, W, 3] RGB
+    matte: Tensor  # [B, H, W], 255 = person
+    boundary: Tensor  # [B, H, W], 255 = boundary area
+    weight: Tensor  # [B, H, W], 255 = the matte counts there
 
 
-def unpack(content: bytes, flags: int) -> Array | None:
-    """None where the bytes are no whole picture."""
-    if not content:
-        return None  # OpenCV raises on these
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    return None if picture is None else picture.astype(np.uint8, copy=False)
+class Prepared(NamedTuple):
+    """As the network and the losses take it, all float32 on their device."""
+
+    image: Tensor  # [B, 3, H, W] normalised, in channels-last memory
+    picture: Tensor  # [B, 3, H, W] RGB in 0..1
+    matte: Tensor  # [B, 1, H, W] in 0..1
+    boundary: Tensor  # [B, 1, H, W] in 0..1
+    weight: Tensor  # [B, 1, H, W] in 0..1
 
 
-def read_tar(path: Path, *, mattes: bool = True) -> list[Pair]:
-    """A WebDataset tar: KEY.jpg with KEY.png (the matte), sorted by key.
-
-    Args:
-        path: the tar.
-        mattes: every picture must have one; without, the pictures hold nobody and must have none.
-
-    Raises:
-        InputError: when the tar can't be read, holds no picture, or a matte is missing (or is one too many).
-    """
-    files: dict[str, dict[str, bytes]] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                content = tar.extractfile(member)
-                if content is not None:
-                    key, _, suffix = Path(member.name).name.rpartition(".")
-                    files.setdefault(key, {})[suffix.lower()] = content.read()
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path}: can't be read as a tar ({error})") from error
-    pairs = []
-    for key, found in sorted(files.items()):
-        image = next((found[suffix] for suffix in PICTURES if suffix in found), None)
-        if image is None:
-            continue
-        if mattes != ("png" in found):
-            wrong = "has no matte" if mattes else "has a matte, but this set must hold no person"
-            raise InputError(f"{path}: {key}.jpg {wrong} ({key}.png)")
-        pairs.append(Pair(f"{path.name}: {key}", image, found.get("png")))
-    if not pairs:
-        raise InputError(f"{path}: holds no .jpg")
-    return pairs
+def prepare(batch: Batch, device: str) -> Prepared:
+    image, *maps = (tensor.to(device, non_blocking=True) for tensor in batch)
+    picture = (image / 255).permute(0, 3, 1, 2)
+    matte, boundary, weight = (plane.unsqueeze(1) / 255 for plane in maps)
+    return Prepared(to_input(image), picture, matte, boundary, weight)
 
 
 class Samples(IterableDataset[Batch]):
-    """Batches for the iterations of ``span``: image [B, 3, H, W], matte [B, 1, H, W], boundary [B, 1, H, W].
+    """The batches of the iterations of ``span``.
 
     Args:
-        root: folder of the tars, among them backgrounds.tar.
+        sets: set name -> its pairs; among them backgrounds, where people are put before them.
         weights: set name -> how often it is drawn (any scale).
-        batch: samples per iteration.
+        batch: samples per iteration, of all training processes together.
         shapes: the crop of an iteration.
         span: iterations to make batches for.
         seed: of everything random here.
+        augmentation: one of ``augment.AUGMENTATIONS``.
+        share: of the samples: (which training process this is, how many there are).
+        skip_broken: draw again, with a line on the error stream, where a picture can't be read.
 
     Raises:
         UsageError: when no set is named.
-        InputError: when a tar is missing or wrong.
     """
 
     def __init__(
         self,
-        root: Path,
+        sets: Mapping[str, Sequence[Pair]],
         weights: Mapping[str, float],
         *,
         batch: int,
         shapes: augment.Shapes,
         span: range,
         seed: int,
+        augmentation: str = "best",
+        share: tuple[int, int] = (0, 1),
+        skip_broken: bool = False,
     ) -> None:
         if not weights or min(weights.values()) < 0 or not sum(weights.values()):
             raise UsageError(f"--sets: needs sets with weights of 0 or more, got {dict(weights)}")
-        wanted = {name: root / f"{name}.tar" for name in (*weights, BACKGROUNDS)}
-        missing = [str(path) for path in wanted.values() if not path.is_file()]
-        if missing:
-            raise InputError(f"--data {root}: there is no {', '.join(missing)}")
-        self.sets = {name: read_tar(path, mattes=name != BACKGROUNDS) for name, path in wanted.items()}
+        self.sets = sets
         total = sum(weights.values())
         self.names, self.chances = list(weights), [weight / total for weight in weights.values()]
         self.batch, self.shapes, self.span, self.seed = batch, shapes, span, seed
+        self.augment, self.share, self.skip_broken = augment.AUGMENTATIONS[augmentation], share, skip_broken
+        self.broken: set[str] = set()
 
     def __iter__(self) -> Iterator[Batch]:
         cv2.setNumThreads(0)  # the processes are the parallelism
@@ -144,39 +105,54 @@ class Samples(IterableDataset[Batch]):
             yield self.make(iteration)
 
     def make(self, iteration: int) -> Batch:
-        """The batch of one iteration."""
+        """This process's share of the batch of one iteration."""
         # numpy pads seeds with zeros: (seed, iteration) would repeat (seed, iteration, 0).
         height, width = self.shapes(np.random.default_rng((self.seed, iteration, 0)), iteration)
-        samples = [self.sample(iteration, i, height, width) for i in range(self.batch)]
-        images, mattes, boundaries = (np.stack(column) for column in zip(*samples, strict=True))
-        return to_input(images), to_unit(mattes), to_unit(boundaries)
+        rank, processes = self.share
+        samples = [self.sample(iteration, i, height, width) for i in range(rank, self.batch, processes)]
+        columns = (np.stack(column) for column in zip(*samples, strict=True))
+        return Batch(*(torch.from_numpy(column) for column in columns))
 
-    def sample(self, iteration: int, index: int, height: int, width: int) -> tuple[Array, Array, Array]:
-        """Image [H, W, 3], matte [H, W] and boundary [H, W], all uint8."""
+    def sample(self, iteration: int, index: int, height: int, width: int) -> tuple[Array, ...]:
+        """Image [H, W, 3], matte, boundary and weight [H, W], all uint8."""
         rng = np.random.default_rng((self.seed, iteration, index + 1))
         name = self.names[rng.choice(len(self.names), p=self.chances)]
-        image, matte = pick(self.sets[name], rng).decode()
-        if name != BACKGROUNDS and rng.random() < augment.composite_chance(name):
-            room, _ = pick(self.sets[BACKGROUNDS], rng).decode()
-            image, matte = augment.composite(image, matte, room, height, width, rng=rng)
-        else:
-            image, matte = augment.warp(image, matte, height, width, rng=rng)
-        return augment.photometric(image, rng), matte, targets.boundary(matte)
+        drawn = self.draw(name, rng)
+
+        def room() -> Array:
+            return self.draw(BACKGROUNDS, rng).image
+
+        image, matte, weight = self.augment(name, drawn, room, height, width, rng=rng)
+        if weight is None:
+            weight = np.full_like(matte, 255)
+        return image, matte, targets.boundary(matte), weight
+
+    def mattes(self) -> Iterator[Array]:
+        """Those of the sets that are drawn, each picture's once; what can't be read is left to ``draw``."""
+        for name in self.names:
+            for pair in self.sets[name] if name != BACKGROUNDS else ():
+                with contextlib.suppress(InputError):
+                    yield pair.decode().matte
+
+    def draw(self, name: str, rng: np.random.Generator) -> Sample:
+        """Any picture of a set."""
+        pairs = self.sets[name]
+        for _ in range(MOST_BROKEN):
+            try:
+                return pairs[int(rng.integers(len(pairs)))].decode()
+            except InputError as error:
+                if not self.skip_broken:
+                    raise
+                if str(error) not in self.broken:
+                    self.broken.add(str(error))
+                    print(f"skipped: {error}", file=sys.stderr, flush=True)
+        raise InputError(f"{name}: {MOST_BROKEN} pictures in a row can't be read")
 
 
-def pick(pairs: list[Pair], rng: np.random.Generator) -> Pair:
-    return pairs[rng.integers(len(pairs))]
-
-
-def to_input(images: Array) -> Tensor:
+def to_input(images: Tensor) -> Tensor:
     """[B, H, W, 3] uint8 RGB -> [B, 3, H, W] float32, normalised, in channels-last memory."""
-    mean, std = torch.tensor(MEAN) * 255, torch.tensor(STD) * 255
-    return ((torch.from_numpy(images) - mean) / std).permute(0, 3, 1, 2)
-
-
-def to_unit(maps: Array) -> Tensor:
-    """[B, H, W] uint8 -> [B, 1, H, W] float32 in 0..1."""
-    return torch.from_numpy(maps).unsqueeze(1) / 255
+    mean, std = (torch.tensor(values, device=images.device) * 255 for values in (MEAN, STD))
+    return ((images - mean) / std).permute(0, 3, 1, 2)
 
 
 def batches(samples: Samples, *, workers: int, pin_memory: bool = False) -> Iterator[Batch]:

@@ -1,6 +1,9 @@
 """A checkpoint becomes a model of the package: weights and model card, measured in the same breath.
 
 python -m training.export runs/banet64/checkpoint.pt --name banet64 --data ../shared/data
+python -m training.export banet64 --onnx banet64.onnx --pt2 banet64.pt2
+
+With --onnx or --pt2 only these graphs are written, of a checkpoint or of a model of the package.
 """
 
 from __future__ import annotations
@@ -17,8 +20,7 @@ from banet_stream.engines import WEIGHTS, load_network
 from banet_stream.errors import BanetStreamError, UsageError, WeightsError
 from banet_stream.matting import DEFAULT_SIZE as PRODUCT_SIZE
 
-from . import card, checkpoint, evaluate
-from .data import read_tar
+from . import card, checkpoint, evaluate, graphs, sets
 
 
 def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Path:
@@ -36,8 +38,9 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Pa
     if not re.fullmatch(r"[a-z0-9_-]+", name):
         raise UsageError(f"--name {name}: must be small letters, digits, - or _")
     state = checkpoint.load(source)
+    checkpoint.refuse_baseline(state["config"])
     state["ancestors"] = checkpoint.lineage(state)
-    pairs = read_tar(root / evaluate.VALIDATION)  # before anything is written
+    pairs = sets.read(root / f"{card.VALIDATION}.tar")  # before anything is written
     weights = folder / f"{name}.safetensors"
     checkpoint.write_weights(weights, state)
     refuse_difference(source, weights)
@@ -73,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt of training.train")
+    parser.add_argument("checkpoint", help="checkpoint.pt of training.train; for graphs any model")
     parser.add_argument("--name", default="banet64", help="of the model (default: %(default)s)")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder of the tars (default: %(default)s)"
@@ -81,19 +84,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=WEIGHTS, help="where to write (default: the package's weights)"
     )
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="write the network as ONNX")
+    parser.add_argument("--pt2", type=Path, metavar="FILE", help="write it for torch.export.load")
     return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.onnx or options.pt2:
+        for path, write in ((options.onnx, graphs.write_onnx), (options.pt2, graphs.write_program)):
+            if path:
+                difference = write(checkpoint.network(options.checkpoint), path)
+                print(f"wrote {path}: its alphas differ by {difference:.1e} at most from the network's")
+        return
+    source = Path(options.checkpoint)
+    weights = export(source, name=options.name, root=options.data, folder=options.folder)
+    print(weights.with_suffix(".md").read_text())
+    print(f"wrote {weights} ({weights.stat().st_size / 2**20:.1f} MiB) and its card beside it")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    options = parse(arguments)
     try:
-        weights = export(options.checkpoint, name=options.name, root=options.data, folder=options.folder)
+        run(parse(arguments))
     except BanetStreamError as error:
         print(f"training.export: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    print(weights.with_suffix(".md").read_text())
-    print(f"wrote {weights} ({weights.stat().st_size / 2**20:.1f} MiB) and its card beside it")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,61 @@
-"""The losses of stage one: segmentation (eq. 3) and boundary attention (eq. 4), weighted as in eq. (8)."""
+"""The paper's losses: segmentation (eq. 3), boundary attention (4), refine (5-7), and their sum (8)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from banet_stream import ops
 from banet_stream.network import BANetOutput
 
-# Eq. (8): alpha, beta. Its gamma belongs to the refine loss of stage two, which is not here yet.
+from .baselines.common import PlainOutput
+from .data import Prepared
+
+# Eq. (8): alpha and beta. Its gamma is the configuration's refine_weight: 0 in stage one, 0.1 in stage two.
 SEGMENTATION_WEIGHT = 0.6
 BOUNDARY_WEIGHT = 0.3
+# Eq. (6): lambda, and eq. (7): gamma_1, gamma_2.
+BALANCE, DIRECTION_WEIGHT, MAGNITUDE_WEIGHT = 1.5, 0.5, 0.5
 # The attention map is predicted at 1/4 of the picture.
 ATTENTION_STRIDE = 4
 
 
-def total(output: BANetOutput, matte: Tensor, boundary: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and its parts, each a mean over all pixels. ``matte``, ``boundary``: [N, 1, H, W] in 0..1.
+def total(
+    output: BANetOutput | PlainOutput, batch: Prepared, *, refine_weight: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and its parts, each a mean over the pixels that count.
 
     The attention map is judged where it is predicted, at 1/4, against the averaged target: upsampling it
-    first would cost sixteen times as much and say nothing new about a map this smooth.
+    first would cost sixteen times as much and say nothing new about a map this smooth. Networks without
+    such a map (the baselines) are not asked for one.
+
+    Args:
+        output: of the network.
+        batch: what it should have been.
+        refine_weight: gamma of eq. (8); with 0 the refine loss is not computed.
     """
-    segmentation = F.binary_cross_entropy_with_logits(output.alpha.float(), matte)
-    coarse = F.avg_pool2d(boundary, ATTENTION_STRIDE)
-    attention = F.binary_cross_entropy_with_logits(output.boundary_logits.float(), coarse)
-    loss = SEGMENTATION_WEIGHT * segmentation + BOUNDARY_WEIGHT * attention
-    return loss, {"segmentation": segmentation.detach(), "boundary": attention.detach()}
+    segmentation = cross_entropy(output.alpha, batch.matte, batch.weight)
+    loss, terms = SEGMENTATION_WEIGHT * segmentation, {"segmentation": segmentation.detach()}
+    if isinstance(output, BANetOutput):
+        coarse, counts = (F.avg_pool2d(x, ATTENTION_STRIDE) for x in (batch.boundary, batch.weight))
+        attention = cross_entropy(output.boundary_logits, coarse, counts)
+        loss = loss + BOUNDARY_WEIGHT * attention
+        terms["boundary"] = attention.detach()
+    if refine_weight:
+        refine = ops.refine_loss(
+            batch.picture,
+            output.alpha.float().sigmoid(),
+            batch.boundary * batch.weight,
+            balance=BALANCE,
+            direction_weight=DIRECTION_WEIGHT,
+            magnitude_weight=MAGNITUDE_WEIGHT,
+        )
+        loss = loss + refine_weight * refine
+        terms["refine"] = refine.detach()
+    return loss, terms
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """The mean binary cross-entropy, pixel by pixel ``weight`` times; all [N, 1, H, W]."""
+    each = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    return (each * weight).sum() / weight.sum().clamp(min=1)

@@ -2,20 +2,18 @@
 
 python -m training.train --data ../shared/data --out runs/banet64
 python -m training.train --data ../shared/data --out runs/try --iterations 200 --limit-minutes 5
+torchrun --nproc-per-node 4 -m training.train --device cuda --batch 64 --out runs/four
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
-import json
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,112 +22,109 @@ from torch import Tensor, nn
 
 from banet_stream.engines import choose_device
 from banet_stream.errors import BanetStreamError, Interrupted, OutputError, UsageError
-from banet_stream.network import TEMPERATURE
 
-from . import augment, checkpoint, data, evaluate, losses
+from . import augment, checkpoint, data, distributed, evaluate, losses, networks, sets
+from . import config as configuration
+from .baselines.pfcn import PFCN
+from .config import Config, check
+from .distributed import World
+from .logs import Log
+from .pairs import Pair
 
-
-@dataclass
-class Config:
-    data: str = "../shared/data"  # folder of the tars
-    out: str = "runs/banet64"  # checkpoint.pt and log.jsonl go here
-    init: str = ""  # start from the weights of this checkpoint.pt, .safetensors or shipped model
-    channels: int = 64  # 64 or 512
-    detail_stride: int = 2  # where detail branch and fusion run
-    temperature: float = TEMPERATURE  # T of eq. (2)
-    iterations: int = 8000
-    limit_minutes: float = 0.0  # save, evaluate and stop after this long; 0: no limit
-    batch: int = 8
-    size_start: int = 192  # crops have size^2 pixels, growing from start to end
-    size_end: int = 320
-    max_rate: float = 2e-3  # AdamW, one cycle: cosine up in the warm-up, cosine down to nothing
-    warm_up: float = 0.1  # share of the iterations
-    weight_decay: float = 1e-2
-    ema_decay: float = 0.999  # the averaged weights are the ones evaluated and shipped
-    device: str = "cpu"
-    workers: int = 1  # processes that prepare samples
-    seed: int = 1
-    log_every: int = 50
-    save_every: int = 250
-    evaluate_every: int = 1000
-    sets: dict[str, float] = field(
-        default_factory=lambda: {
-            "portraits-train": 0.42,
-            "video-frames": 0.16,
-            "fashion-train": 0.12,
-            "fashion-soft": 0.08,
-            "people-train": 0.08,
-            "studio-train": 0.08,
-            "backgrounds": 0.06,
-        }
-    )
-
-
-# Gradients longer than this are shortened to it.
-LARGEST_GRADIENT = 1.0
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+# Where float16's gradients overflow, their scale is halved and the step left out; below this it is no use.
+SMALLEST_SCALE = 2.0**-10
+SAMPLES_SHOWN = 6
 
 
 class Run:
     """Everything that changes while training, and its checkpoint."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, world: World | None = None) -> None:
+        self.config, self.world = config, world or World()
         self.path = Path(config.out) / "checkpoint.pt"
         self.iteration = 0  # done so far
         self.ancestors: list[dict[str, Any]] = []
-        torch.manual_seed(config.seed)  # the initial weights: nothing later draws from torch's generator
+        torch.manual_seed(config.seed)  # the initial weights
         saved = checkpoint.load(self.path, config.device) if self.path.exists() else None
         if saved:
-            checkpoint.refuse_other_config(self.path, saved["config"], dataclasses.asdict(config))
+            earlier = checkpoint.fill_in(saved["config"], Config())
+            checkpoint.refuse_other_config(self.path, earlier, dataclasses.asdict(config))
 
-        model: nn.Module = checkpoint.build_network(dataclasses.asdict(config))
+        model = networks.build(dataclasses.asdict(config))
         if config.init and not saved:
-            model.load_state_dict(initial_weights(config))
+            load_initial_weights(model, config)
             self.ancestors = checkpoint.ancestors(config.init)
         self.model = model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval()
-        self.optimiser = torch.optim.AdamW(decay_groups(self.model, config.weight_decay), lr=config.max_rate)
+        self.optimiser = build_optimiser(self.model, config)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, config.max_rate, total_steps=config.iterations, pct_start=config.warm_up
+            self.optimiser,
+            config.max_rate,
+            total_steps=config.iterations,
+            pct_start=config.warm_up,
+            cycle_momentum=config.optimiser == "adamw",
         )
+        self.device_type = torch.device(config.device).type
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=config.precision == "float16")
         if saved:
             for name, part in self.parts().items():
-                part.load_state_dict(saved[name])
+                if name in saved:  # another precision may have been used before: no scale then
+                    part.load_state_dict(saved[name])
             self.iteration, self.ancestors = saved["iteration"], checkpoint.lineage(saved)
+        self.forward: Any = self.world.wrap(self.model, config.device)
+        if config.compile:
+            self.forward = torch.compile(self.forward, backend=config.compile)
 
     def parts(self) -> dict[str, Any]:
-        return {
+        parts: dict[str, Any] = {
             "model": self.model,
             "ema": self.ema,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
         }
+        return parts | ({"scaler": self.scaler} if self.scaler.is_enabled() else {})
 
     def save(self) -> None:
+        if not self.world.first:
+            return
         states = {name: part.state_dict() for name, part in self.parts().items()}
         facts = {"iteration": self.iteration, "config": dataclasses.asdict(self.config)}
         checkpoint.save(self.path, facts | states | {"ancestors": self.ancestors})
 
     def step(self, batch: data.Batch) -> dict[str, Tensor]:
         """One iteration; returns the losses, still on the device."""
-        image, matte, boundary = (tensor.to(self.config.device, non_blocking=True) for tensor in batch)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16):
-            output = self.model(image)
-        loss, terms = losses.total(output, matte, boundary)
+        c = self.config
+        # Dropout (baselines have it) depends on nothing that a stop could lose.
+        torch.manual_seed((c.seed * self.world.size + self.world.rank) * 2**32 + self.iteration)
+        prepared = data.prepare(batch, c.device)
+        enabled = c.precision != "float32"
+        with torch.autocast(self.device_type, dtype=PRECISIONS[c.precision], enabled=enabled):
+            output = self.forward(prepared.image)
+        loss, terms = losses.total(output, prepared, refine_weight=c.refine_weight)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        length = nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
-        if not bool(length.isfinite()):  # before they reach the weights, and with them the checkpoint
-            raise BanetStreamError(
-                f"iteration {self.iteration + 1}: the gradients are no numbers any more; try a smaller "
-                f"--max-rate. {self.path} still holds the last good state"
-            )
-        self.optimiser.step()
-        self.schedule.step()
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.unscale_(self.optimiser)
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), c.largest_gradient or float("inf"))
+        self.refuse_divergence(loss, length)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # or the step was left out
+            self.schedule.step()
         self.iteration += 1
         # A young average follows closely, or it would drag the untrained weights along.
-        update_ema(self.ema, self.model, min(self.config.ema_decay, self.iteration / (self.iteration + 10)))
+        update_ema(self.ema, self.model, min(c.ema_decay, self.iteration / (self.iteration + 10)))
         return terms
+
+    def refuse_divergence(self, loss: Tensor, length: Tensor) -> None:
+        """Before it reaches the weights, and with them the checkpoint."""
+        found = loss.detach() if self.scaler.is_enabled() else length  # the scaler leaves such steps out
+        if not bool(found.isfinite()) or 0 < self.scaler.get_scale() < SMALLEST_SCALE:
+            raise BanetStreamError(
+                f"iteration {self.iteration + 1}: the gradients are no numbers any more; try a smaller "
+                f"--max-rate or another --precision. {self.path} still holds the last good state"
+            )
 
 
 def train(config: Config) -> None:
@@ -139,85 +134,162 @@ def train(config: Config) -> None:
         BanetStreamError: one of its kinds, when something is wrong with options, data or files.
     """
     check(config)
-    config = dataclasses.replace(config, device=str(choose_device(config.device)))
-    run = Run(config)
-    samples, validation = open_data(config, range(run.iteration, config.iterations))
-    make_folder(Path(config.out))
-    forget_after(Path(config.out) / "log.jsonl", run.iteration)
+    with distributed.join(str(choose_device(config.device)), config.batch) as (world, device):
+        train_in(world, dataclasses.replace(config, device=device))
+
+
+def train_in(world: World, config: Config) -> None:
+    """One process's part."""
+    run = Run(config, world)
+    samples, validation = open_data(config, range(run.iteration, config.iterations), world)
+    if world.first:
+        make_folder(Path(config.out))
     if run.iteration >= config.iterations:
-        print(f"finished already: {run.path} is at iteration {run.iteration} of {config.iterations}")
+        say(world, f"finished already: {run.path} is at iteration {run.iteration} of {config.iterations}")
         return
-    print(f"{'resumed' if run.iteration else 'starting'} at iteration {run.iteration}", flush=True)
+    log = Log(Path(config.out), run.iteration, tensorboard=config.tensorboard, silent=not world.first)
+    say(world, f"{'resumed' if run.iteration else 'starting'} at iteration {run.iteration}")
+    if run.iteration == 0:
+        learn_shape((run.model, run.ema), samples)
+    torch.backends.cudnn.benchmark = True  # crops come in few shapes
     run.model.train()
     batches = data.batches(samples, workers=config.workers, pin_memory=config.device.startswith("cuda"))
-    with stop_requests() as stop:
-        loop(run, batches, validation, stop)
-    print(f"at iteration {run.iteration} of {config.iterations}: {run.path}")
+    try:
+        with stop_requests() as stop:
+            loop(run, batches, validation, stop, log)
+    finally:
+        log.close()
+    say(world, f"at iteration {run.iteration} of {config.iterations}: {run.path}")
 
 
-def loop(run: Run, batches: Iterator[data.Batch], validation: list[data.Pair], stop: list[int]) -> None:
+def loop(run: Run, batches: Iterator[data.Batch], validation: list[Pair], stop: list[int], log: Log) -> None:
     """Steps, logs, saves and evaluates until the batches, the minutes or somebody's patience end."""
-    config, out = run.config, Path(run.config.out)
+    config, world = run.config, run.world
     started = time.monotonic()
-    sums: dict[str, Tensor] = {}
-    summed = 0
-    for batch in batches:
-        terms = run.step(batch)
-        sums = {name: sums.get(name, 0) + value for name, value in terms.items()}
-        summed += 1
+    means = Means()
+    while (batch := means.timed(batches)) is not None:
+        means.add(run.step(batch))
         seconds = time.monotonic() - started
         last = run.iteration == config.iterations or 0 < config.limit_minutes < seconds / 60
+        last, stopped = world.any(last), world.any(bool(stop))
         if run.iteration % config.log_every == 0:
-            means = {name: value.item() / summed for name, value in sums.items()}
-            sums, summed = {}, 0
             rate = float(run.schedule.get_last_lr()[0])
-            log(out, iteration=run.iteration, rate=rate, seconds=seconds, **means)
-        if run.iteration % config.save_every == 0 or last or stop:
+            log.write(run.iteration, rate=rate, seconds=seconds, **means.take())
+        if run.iteration % config.save_every == 0 or last or stopped:
             run.save()
-        if stop:
+        if stopped:
             raise Interrupted(f"stopped at iteration {run.iteration}; the same command goes on from there")
-        if run.iteration % config.evaluate_every == 0 or last:
-            log(out, iteration=run.iteration, **evaluate.miou(run.ema, validation, config.device))
+        if world.first and (run.iteration % config.evaluate_every == 0 or last):
+            report(run, validation, log)
         if last:
             return
 
 
-def open_data(config: Config, span: range) -> tuple[data.Samples, list[data.Pair]]:
+def report(run: Run, validation: list[Pair], log: Log) -> None:
+    """The averaged weights' accuracy, and how some pictures look with them."""
+    predict = evaluate.of_module(run.ema, run.config.device)
+    scores, total = evaluate.score(predict, validation, quick=True)
+    per_picture = sum(s.miou for s in scores) / len(scores)
+    log.write(run.iteration, miou=total, miou_per_picture=per_picture)
+    if log.board:
+        shown = evaluate.contact_sheet(predict, validation, scores[:SAMPLES_SHOWN])
+        log.picture(run.iteration, "validation", shown)
+
+
+class Means:
+    """The losses' means since last asked, and the share of that time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.waited, self.since = 0, 0.0, time.monotonic()
+
+    def timed(self, batches: Iterator[data.Batch]) -> data.Batch | None:
+        began = time.monotonic()
+        batch = next(batches, None)
+        self.waited += time.monotonic() - began
+        return batch
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in terms.items()}
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: value.item() / self.count for name, value in self.sums.items()}
+        means["waiting"] = self.waited / max(1e-9, time.monotonic() - self.since)
+        self.__init__()  # type: ignore[misc]
+        return means
+
+
+def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, list[Pair]]:
     """What the run learns from and what it is measured on.
 
     Raises:
         InputError: naming the file that is missing or wrong.
     """
     root = Path(config.data)
-    shapes = augment.Shapes(config.size_start, config.size_end, config.iterations)
-    samples = data.Samples(root, config.sets, batch=config.batch, shapes=shapes, span=span, seed=config.seed)
-    return samples, data.read_tar(root / evaluate.VALIDATION)
+    shapes = augment.Shapes(config.size_start, config.size_end, config.iterations, config.augmentation)
+    names = list(config.sets)
+    if config.augmentation == "best" and any(augment.composite_chance(name) for name in names):
+        names.append(sets.BACKGROUNDS)
+    paths = sets.locate(root, dict.fromkeys((*names, config.validation)))
+    skip = config.broken == "skip"
+    samples = data.Samples(
+        {name: sets.read(paths[name], skip_broken=skip) for name in dict.fromkeys(names)},
+        config.sets,
+        batch=config.batch,
+        shapes=shapes,
+        span=span,
+        seed=config.seed,
+        augmentation=config.augmentation,
+        share=(world.rank, world.size),
+        skip_broken=skip,
+    )
+    return samples, sets.read(paths[config.validation])
 
 
-def initial_weights(config: Config) -> dict[str, Tensor]:
-    """The weights ``--init`` names, for the network that the other options describe."""
-    found = checkpoint.network(config.init)
-    # The stride and T may change between runs; the channels are the network.
-    if found.channels != config.channels:
-        raise UsageError(f"--init {config.init}: has {found.channels} channels, --channels {config.channels}")
-    return found.state_dict()
+def learn_shape(models: Sequence[nn.Module], samples: data.Samples) -> None:
+    """PFCN+ is told the mean mask of what it trains on."""
+    for model in models:
+        if isinstance(model, PFCN):
+            model.learn_shape(samples.mattes())
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for convolution kernels only: batch norm's scales and all biases go without."""
+def load_initial_weights(model: nn.Module, config: Config) -> None:
+    """The weights ``--init`` names, into the network that the other options describe.
+
+    Raises:
+        UsageError: when they belong to another one. (The stride and T may change between runs.)
+    """
+    try:
+        model.load_state_dict(checkpoint.network(config.init).state_dict())
+    except RuntimeError as error:
+        wanted = f"--network {config.network} --channels {config.channels}"
+        raise UsageError(f"--init {config.init}: holds another network than {wanted}") from error
+
+
+def build_optimiser(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+    groups = decay_groups(model, config.weight_decay, everything=config.decay == "all")
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=config.max_rate, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.max_rate)
+
+
+def decay_groups(model: nn.Module, weight_decay: float, *, everything: bool = False) -> list[dict[str, Any]]:
+    """Weight decay for convolution kernels only (batch norms' scales, biases: without), or for all."""
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    spared = weight_decay if everything else 0.0
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": spared}]
 
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Averages weights and batch norms' running statistics; counters are copied."""
-    for average, current in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
-        if average.is_floating_point():
-            average.lerp_(current, 1 - decay)
-        else:
-            average.copy_(current)
+    pairs = list(zip(ema.state_dict().values(), model.state_dict().values(), strict=True))
+    averages, current = zip(*((a, c) for a, c in pairs if a.is_floating_point()), strict=True)
+    torch._foreach_lerp_(averages, current, 1 - decay)  # one launch on a GPU, not four hundred
+    for counter, value in ((a, c) for a, c in pairs if not a.is_floating_point()):
+        counter.copy_(value)
 
 
 @contextmanager
@@ -239,30 +311,6 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def log(out: Path, **values: float) -> None:
-    line = json.dumps({name: round(value, 5) for name, value in values.items()})
-    print(line, flush=True)
-    try:
-        with (out / "log.jsonl").open("a") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise OutputError(f"{out / 'log.jsonl'}: can't be written ({error})") from error
-
-
-def forget_after(path: Path, iteration: int) -> None:
-    """Drops the lines of a log that a killed run wrote after its last checkpoint: they will come again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["iteration"] <= iteration:
-                kept.append(line + "\n")
-        except ValueError:  # the line the kill cut off
-            continue
-    path.write_text("".join(kept))
-
-
 def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -270,59 +318,13 @@ def make_folder(out: Path) -> None:
         raise OutputError(f"--out {out}: can't be made ({error})") from error
 
 
-def check(config: Config) -> None:
-    """Refuses what can't be meant, before anything is read.
-
-    Raises:
-        UsageError, DeviceError: naming the option and its rule.
-    """
-    for name in ("iterations", "batch", "log_every", "save_every", "evaluate_every"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"--{name}: must be 1 or more, got {getattr(config, name)}")
-    for name in ("limit_minutes", "workers", "seed", "weight_decay"):
-        if getattr(config, name) < 0:
-            raise UsageError(f"--{name}: must be 0 or more, got {getattr(config, name)}")
-    for name in ("warm_up", "ema_decay"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UsageError(f"--{name}: must be at least 0 and below 1, got {getattr(config, name)}")
-    if not augment.SMALLEST_SIDE <= config.size_start <= config.size_end:
-        raise UsageError(
-            f"--size_start, --size_end: must be {augment.SMALLEST_SIDE} or more and in this order, "
-            f"got {config.size_start}, {config.size_end}"
-        )
-    if not config.max_rate > 0:
-        raise UsageError(f"--max_rate: must be above 0, got {config.max_rate}")
-    try:
-        checkpoint.build_network(dataclasses.asdict(config))
-    except ValueError as error:
-        raise UsageError(f"--channels, --detail_stride, --temperature: {error}") from error
-    choose_device(config.device)
+def say(world: World, line: str) -> None:
+    if world.first:
+        print(line, flush=True)
 
 
 def parse(arguments: Sequence[str] | None) -> Config:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for f in dataclasses.fields(Config):
-        if f.name != "sets":
-            names = dict.fromkeys((f"--{f.name}", f"--{f.name.replace('_', '-')}"))
-            parser.add_argument(
-                *names, type=type(f.default), default=f.default, help=f"default: {f.default!r}"
-            )
-    parser.add_argument("--sets", type=set_weights, help='JSON, e.g. {"portraits-train": 1.0}')
-    values = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    return Config(**values)
-
-
-def set_weights(text: str) -> dict[str, float]:
-    try:
-        return {str(name): float(weight) for name, weight in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(
-            f'must be JSON like {{"portraits-train": 1.0}}, got {text}'
-        ) from error
+    return configuration.parse(arguments, prog="python -m training.train", description=__doc__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
