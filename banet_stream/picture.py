@@ -60,9 +60,10 @@ def cut_out(rgb: NDArray[np.uint8], *, matter: Matter | None = None) -> NDArray[
     # Before black, what is left is the subject's colour times alpha.
     before_black = rgb_of(composited(frame, small, "black")).astype(np.float32)
     colour = before_black / np.maximum(alpha, FAINT_ALPHA)[..., None]
-    colour[alpha >= 1] = rgb[alpha >= 1]  # untouched where it is surely subject
-    picture = np.concatenate([colour, alpha[..., None] * 255], 2)
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+    picture = np.clip(np.round(np.concatenate([colour, alpha[..., None] * 255], 2)), 0, 255).astype(np.uint8)
+    opaque = picture[..., 3] == 255
+    picture[opaque, :3] = rgb[opaque]  # untouched where it is surely subject
+    return picture
 
 
 @dataclass(frozen=True)
