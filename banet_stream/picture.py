@@ -118,7 +118,7 @@ def frame_of(rgb: NDArray[np.uint8]) -> Frame:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
         raise ValueError(f"rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
     planes = ops.rgb_to_planes(
-        torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255,
+        torch.from_numpy(np.require(rgb, requirements=["C", "W"])).float() / 255,
         matrix=PICTURE_COLOUR.matrix,
         full_range=PICTURE_COLOUR.full_range,
         depth=PICTURE_FORMAT.depth,
