@@ -21,13 +21,17 @@ from .demo import command as demo
 from .encode import CODECS, CONTAINERS, EncodeOptions
 from .engines import PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
+from .kinds import is_live
+from .live_cli import add_live_options, run_live
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
+from .redact import RedactingFormatter, redact
 from .stream import Progress, Summary, process
 
 DESCRIPTION = """\
 Takes people out of their background in video and puts any background behind them.
 
   banet-stream input.mp4 -o out.mp4 --bg office.png
+  banet-stream rtsp://camera/stream -o rtsp://server/live --bg office.png
   banet-stream doctor             what runs here: versions, device, decoder, encoder, engine
   banet-stream demo               a page in the browser; --help after it
 """
@@ -47,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(doctor.main(words[1:]))
     if words[:1] == ["demo"]:
         sys.exit(demo.main(words[1:]))
-    options = build_parser().parse_args(words)
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING, format="%(message)s")
+    parser = build_parser()
+    options = parser.parse_args(words)
+    if options.output is None and not options.preview:
+        parser.error("the following arguments are required: -o/--output")
+    log_to_stderr(options)
     try:
         run(options)
     except BanetStreamError as error:
@@ -56,11 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             logging.exception("traceback, because of -v")
         if isinstance(error, IncompleteInput) and error.summary:
             report(error.summary, options)
-        print(f"banet-stream: {error}", file=sys.stderr)
+        print(f"banet-stream: {redact(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before there was anything to keep
         print("banet-stream: interrupted", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
+
+
+def log_to_stderr(options: argparse.Namespace) -> None:
+    """Warnings, or with -v all; never a password."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(message)s"))
+    level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,8 +88,18 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("input", metavar="INPUT", help="video file or URL")
-    add("-o", "--output", metavar="OUTPUT", required=True, help=f"file to write: {', '.join(CONTAINERS)}")
+    add(
+        "input",
+        metavar="INPUT",
+        help="video file or URL; live: rtsp://, rtmp://, ...m3u8, webcam, 0, /dev/videoN",
+    )
+    add(
+        "-o",
+        "--output",
+        metavar="OUTPUT",
+        help=f"file to write: {', '.join(CONTAINERS)}; live: rtsp://, rtmp://, FOLDER/ or .m3u8 (HLS), "
+        ".mp4, .mkv, .ts, /dev/videoN or virtual-camera",
+    )
     add("--bg", metavar="BACKGROUND", default="blur", help=f"{CHOICES}; default: blur")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--start", metavar="TIME", type=seconds, default=0.0, help="begin here: seconds or [HH:]MM:SS")
@@ -99,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     rate.add_argument(
         "--bitrate", metavar="RATE", type=bits_per_second, help="bits per second, as in 4M or 800k"
     )
+    add_live_options(parser, positive_seconds)
     group = parser.add_argument_group("messages")
     add = group.add_argument
     add("--stats", action="store_true", help="print frames per second and the time of every stage")
@@ -117,6 +143,10 @@ def run(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise UsageError(f"--size {options.size}: {error}") from error
     stop = threading.Event()
+    if is_live(options.input, options.output, realtime=options.realtime or options.preview):
+        with interrupts(stop):
+            run_live(options, matter, stop)
+        return
     with progress_display(options.quiet) as show, interrupts(stop):
         summary = process(
             options.input,
@@ -228,6 +258,14 @@ def seconds(text: str) -> float:
     for value in values:
         total = total * 60 + value
     return total
+
+
+def positive_seconds(text: str) -> float:
+    """A number above nothing."""
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be more than nothing")
+    return value
 
 
 def bits_per_second(text: str) -> int:

@@ -48,13 +48,14 @@ class TorchEngine:
         try:
             image = image.to(self.device, self.dtype, memory_format=torch.channels_last)
             output = self.network(image)
-            alpha = torch.sigmoid(output.alpha.float())
+            logits = output.alpha.float()
         except (RuntimeError, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MatteError(f"the network failed on {self.device} ({reason}); try --device cpu") from error
-        if not bool(alpha.isfinite().all()):
+        # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
+        if not bool(logits.isfinite().all()):
             raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
-        return alpha, output.boundary.float()
+        return torch.sigmoid(logits), output.boundary.float()
 
 
 def choose_device(wanted: str) -> torch.device:

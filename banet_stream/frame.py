@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Self
 
 import av
 import numpy as np
@@ -121,7 +122,7 @@ class Frame:
     def width(self) -> int:
         return int(self.planes[0].shape[1])
 
-    def with_planes(self, planes: list[Tensor]) -> Frame:
+    def with_planes(self, planes: list[Tensor]) -> Self:
         """The same frame with other samples."""
         return replace(self, planes=planes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from torch.nn import functional as F
 from . import ops
 from .background import Background
 from .engines import TorchEngine, choose_device, choose_precision, load_network
+from .errors import MatteError
 from .frame import Frame, Packet
 from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
+
+AnyFrame = TypeVar("AnyFrame", bound=Frame)
 
 DEFAULT_MODEL = "banet64"
 DEFAULT_SIZE = 512
@@ -32,6 +36,10 @@ CERTAIN, STEADY = 0.25, 0.35
 # A mean change of the normalised picture above this (a tenth of black to white) is a cut, or motion so fast
 # that there is nothing to steady.
 SCENE_CUT = 0.45
+# The motion gate: a patch of this many pixels whose mean changes by GATE_CHANGE (a fiftieth of black to
+# white, in normalised units) moves; a webcam's noise is averaged away. After MOST_RESTS frames in a row the
+# network looks anyway.
+GATE_PATCH, GATE_CHANGE, MOST_RESTS = 8, 0.09, 30
 
 
 class Matter:
@@ -106,17 +114,26 @@ def checked_size(size: int) -> int:
 
 
 class MatteStream:
-    """Mattes of one video's frames, in order. Not for several threads at once."""
+    """Mattes of one video's frames, in order. Not for several threads at once.
 
-    def __init__(self, matter: Matter, timings: Timings | None = None) -> None:
+    Args:
+        save_power: the network rests while nothing moves: the last matte, of a picture that looked the same,
+            serves again, for at most MOST_RESTS frames in a row.
+    """
+
+    def __init__(self, matter: Matter, timings: Timings | None = None, *, save_power: bool = False) -> None:
         self.matter = matter
         self.timings = timings or Timings()
+        self.save_power = save_power
+        self.frames = self.rested = 0  # seen, and those of them that the network did not see
         self._previous: Tensor | None = None  # [1, 1, h, w]
         self._seen: Tensor | None = None  # [1, 3, h/16, w/16]: the last picture, to notice cuts
+        self._gate: Tensor | None = None  # [1, 3, h/8, w/8]: the last picture that the network saw
+        self._rests = 0  # in a row
 
     def reset(self) -> None:
         """Forgets what came before: call it when the next frame does not follow the last."""
-        self._previous = self._seen = None
+        self._previous = self._seen = self._gate = None
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Like ``Matter.alpha``, for the next frame."""
@@ -145,6 +162,10 @@ class MatteStream:
 
     def _smooth(self, image: Tensor) -> Tensor:
         """The engine's matte [1, 1, h, w], steadied by the one before where both agree."""
+        self.frames += 1
+        if self.save_power and self._nothing_moves(image):
+            assert self._previous is not None
+            return self._previous
         alpha = self.matter.engine(image)
         seen = F.avg_pool2d(image, 16)
         previous, before = self._previous, self._seen
@@ -154,8 +175,24 @@ class MatteStream:
                 change = alpha - previous
                 trust = STEADY + (1 - STEADY) * (change.abs() / CERTAIN).clamp(max=1)
                 alpha = previous + trust * change
+        if not bool(alpha.isfinite().all()):
+            raise MatteError("the matte holds no numbers")
         self._previous, self._seen = alpha, seen
         return alpha
+
+    def _nothing_moves(self, image: Tensor) -> bool:
+        """Whether ``image`` looks everywhere like the last one the network saw. That one, not the frame
+        before: slow motion adds up."""
+        patches = F.avg_pool2d(image, GATE_PATCH)
+        before, previous = self._gate, self._previous
+        if before is not None and previous is not None and before.shape == patches.shape:
+            still = float((patches - before).abs().max()) < GATE_CHANGE
+            if still and self._rests < MOST_RESTS:
+                self._rests += 1
+                self.rested += 1
+                return True
+        self._gate, self._rests = patches, 0
+        return False
 
 
 def network_size(
@@ -176,20 +213,24 @@ def matte(
     items: Iterable[Frame | Packet], stream: MatteStream, background: Background
 ) -> Iterator[Frame | Packet]:
     """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage."""
-    timings = stream.timings
     for item in items:
         if isinstance(item, Packet):
             yield item
             continue
-        alpha = stream.network_alpha(item).cpu()
-        with timings("background"):
-            behind = background.planes(item, alpha)
-        with timings("composite"):
-            planes = ops.composite(
-                item.planes,
-                alpha,
-                behind,
-                depth=item.format.depth,
-                subsampling=item.format.subsampling,
-            )
-        yield item.with_planes(planes)
+        yield matte_frame(item, stream, background)
+
+
+def matte_frame(frame: AnyFrame, stream: MatteStream, background: Background) -> AnyFrame:
+    """The frame with its subject before ``background``."""
+    alpha = stream.network_alpha(frame).cpu()
+    with stream.timings("background"):
+        behind = background.planes(frame, alpha)
+    with stream.timings("composite"):
+        planes = ops.composite(
+            frame.planes,
+            alpha,
+            behind,
+            depth=frame.format.depth,
+            subsampling=frame.format.subsampling,
+        )
+    return frame.with_planes(planes)

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # Items between two stages: enough to ride out an encoder's hiccup, few enough that 4K frames stay small.
 CAPACITY = 8
+# Packets of sound that a mailbox holds: some seconds of them.
+PASSING = 256
 
 
 class Cancelled(Exception):
@@ -26,11 +28,14 @@ class Cancelled(Exception):
 
 
 class Channel(Generic[T]):
-    """A bounded queue with one writer and one reader. ``put`` waits while it is full."""
+    """A bounded queue with one writer and one reader. ``put`` waits while it is full.
 
-    def __init__(self, capacity: int) -> None:
+    With ``tick_seconds`` an iteration yields None whenever nothing came for so long.
+    """
+
+    def __init__(self, capacity: int, *, tick_seconds: float | None = None) -> None:
         self._items: deque[T] = deque()
-        self._capacity = capacity
+        self._capacity, self._tick_seconds = capacity, tick_seconds
         self._changed = threading.Condition()
         self._ended = self._cancelled = False
         self.put_wait_seconds = self.get_wait_seconds = 0.0
@@ -50,15 +55,17 @@ class Channel(Generic[T]):
         while True:
             with self._changed:
                 began = time.perf_counter()
-                self._changed.wait_for(lambda: self._items or self._ended or self._cancelled)
+                came = self._changed.wait_for(
+                    lambda: self._items or self._ended or self._cancelled, self._tick_seconds
+                )
                 self.get_wait_seconds += time.perf_counter() - began
                 if self._cancelled:
                     raise Cancelled
-                if not self._items:
+                if came and not self._items:
                     return
-                item = self._items.popleft()
+                item = self._items.popleft() if came else None
                 self._changed.notify_all()
-            yield item
+            yield item  # type: ignore[misc]  # None only where ticks were asked for
 
     def end(self) -> None:
         """Says that nothing more will be put; what is inside is still delivered."""
@@ -74,6 +81,43 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
 
+class Mailbox(Channel[T]):
+    """For live work: one place for a picture, and a newer one takes it. ``put`` never waits.
+
+    Args:
+        is_picture: whether an item is a picture. What is not (sound) keeps its turn, up to PASSING items;
+            beyond that the oldest goes.
+        dropped: called with every item that gave way.
+        tick_seconds: as for Channel.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_picture: Callable[[T], bool],
+        dropped: Callable[[T], None],
+        tick_seconds: float | None = None,
+    ) -> None:
+        super().__init__(PASSING, tick_seconds=tick_seconds)
+        self._is_picture, self._dropped = is_picture, dropped
+
+    def put(self, item: T) -> None:
+        """Leaves ``item``; raises Cancelled when the pipeline is being torn down."""
+        picture = self._is_picture(item)
+        with self._changed:
+            if self._cancelled:
+                raise Cancelled
+            alike = [i for i, held in enumerate(self._items) if self._is_picture(held) == picture]
+            gone = None
+            if len(alike) >= (1 if picture else self._capacity):
+                gone = self._items[alike[0]]
+                del self._items[alike[0]]
+            self._items.append(item)
+            self._changed.notify_all()
+        if gone is not None:
+            self._dropped(gone)
+
+
 @dataclass(frozen=True)
 class StageTime:
     """What a stage spent: ``busy_seconds`` working, the rest waiting for its neighbours."""
@@ -86,22 +130,29 @@ class StageTime:
 Stage = Callable[[Iterable[Any]], Iterator[Any]]
 
 
-def run(source: Iterable[Any], *stages: Stage, capacity: int = CAPACITY) -> list[StageTime]:
+def run(
+    source: Iterable[Any],
+    *stages: Stage,
+    capacity: int = CAPACITY,
+    channels: Sequence[Channel[Any]] | None = None,
+) -> list[StageTime]:
     """Runs ``source`` through ``stages`` until it ends; the last stage runs in the calling thread.
 
     Every stage but the last has a thread. KeyboardInterrupt therefore lands in the last stage, and is
-    treated like any other error. Returns the time every stage spent; raises the first error.
+    treated like any other error. ``channels``, one before each stage, take the place of ones of ``capacity``.
+    Returns the time every stage spent; raises the first error.
     """
-    return _Run(source, stages, capacity).finish()
+    return _Run(source, stages, channels or [Channel(capacity) for _ in stages]).finish()
 
 
 class _Run:
     """One run: part 0 is the source, part i the i-th stage, channel i lies between parts i and i + 1."""
 
-    def __init__(self, source: Iterable[Any], stages: Sequence[Stage], capacity: int) -> None:
-        self.source, self.stages = source, stages
+    def __init__(
+        self, source: Iterable[Any], stages: Sequence[Stage], channels: Sequence[Channel[Any]]
+    ) -> None:
+        self.source, self.stages, self.channels = source, stages, channels
         self.names = [stage_name(part) for part in (source, *stages)]
-        self.channels: list[Channel[Any]] = [Channel(capacity) for _ in stages]
         self.seconds = [0.0] * len(self.names)
         self.failures: list[BaseException] = []
         self.lock = threading.Lock()

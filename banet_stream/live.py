@@ -1,0 +1,297 @@
+"""The wiring of a live run: capture, matte or cover, publish; and the one who watches over them.
+
+    capture ──► mailbox ──► matte, or cover ──► mailbox ──► publish ──► sink's own process
+       │ reconnects          one picture: the newest           │ slate, reconnects
+
+Each is a thread, and so is each connection to a source; the calling thread only watches. Nothing waits
+without an end: what does not come back is left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+from . import pipeline
+from .background import Background, open_background
+from .capture import CaptureOptions, LiveFrame, LiveSource, capture
+from .contract import NEWER, Contract, Span
+from .cover import COVERS, Cover
+from .errors import OutputError, UsageError
+from .kinds import Kind, Place, input_place, output_place
+from .matting import Matter, MatteStream, matte_frame
+from .pipeline import Channel, Mailbox, StageTime
+from .publish import GAPS, TICK_SECONDS, Publisher, PublishOptions, Pulse, publish
+from .sound import Sound
+
+log = logging.getLogger(__name__)
+
+# oldest: a frame that still waits gives way to a newer one, so latency does not grow; never: frames wait.
+DROPS = {"oldest": "newest frame wins (--drop oldest)", "never": "every frame waits its turn (--drop never)"}
+# After a request to stop: so long for an end in order. With what follows it is less than 2 s.
+STOP_SECONDS = 1.4
+LOOK_SECONDS = 0.1
+# The same reason for covering frames is said again after this long.
+SAY_AGAIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a live run is done.
+
+    Args:
+        realtime: INPUT is a recording, played at its own pace.
+        duration_seconds: end after so long; None: never.
+        drop: one of DROPS.
+        cover: ``blur`` or ``slate``: what hides a frame that has no matte.
+        slate: an image or colour, as ``--bg`` takes it; None draws one.
+        save_power: the network rests while nothing moves.
+        rtsp_transport: ``tcp`` or ``udp``.
+        camera_size, camera_fps, camera_format: what to ask a webcam for; None leaves it to the webcam.
+        stats_seconds: how often the contract is reported; None: only at the end.
+        overwrite: replace an OUTPUT file.
+    """
+
+    capture: CaptureOptions = field(default_factory=CaptureOptions)
+    publish: PublishOptions = field(default_factory=PublishOptions)
+    realtime: bool = False
+    duration_seconds: float | None = None
+    drop: str = "oldest"
+    cover: str = "blur"
+    slate: str | None = None
+    save_power: bool = False
+    rtsp_transport: str = "tcp"
+    camera_size: str | None = None
+    camera_fps: float | None = None
+    camera_format: str | None = None
+    stats_seconds: float | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        choices = (
+            ("drop", self.drop, tuple(DROPS)),
+            ("cover", self.cover, COVERS),
+            ("gap", self.publish.gap, GAPS),
+            ("rtsp_transport", self.rtsp_transport, ("tcp", "udp")),
+            ("camera_format", self.camera_format, (None, "mjpeg", "yuyv")),
+        )
+        for name, value, allowed in choices:
+            if value not in allowed:
+                words = ", ".join(str(a) for a in allowed if a)
+                raise UsageError(f"LiveOptions: {name} must be one of {words}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class LiveSummary:
+    """What a live run did."""
+
+    contract: Contract
+    stages: list[StageTime]  # empty when the run had to be broken off
+    operations: dict[str, float]  # seconds by operation inside the matte stage
+    frames: int  # that the matte stage was given
+    rested: int  # of these: the network rested (save_power)
+    encoder: str
+    engine: str
+    broken_off: bool  # something did not end in time and was left behind: the process should end now
+
+
+def process_live(
+    source: str,
+    output: str | None,
+    *,
+    background: str | Background = "blur",
+    matter: Matter | None = None,
+    options: LiveOptions | None = None,
+    stop: threading.Event | None = None,
+    report: Callable[[Contract, Span], None] | None = None,
+    watch: Callable[[LiveFrame], None] | None = None,
+    each_look: Callable[[], None] | None = None,
+) -> LiveSummary:
+    """Processes live until the source ends, ``stop`` is set, or something can't be mended.
+
+    Args:
+        source, output: as the command takes them; ``output`` None: only ``watch`` sees the frames.
+        background: as ``--bg`` takes it, or a Background.
+        matter: None makes one with the defaults.
+        report: called every ``stats_seconds`` with the contract and the span that just ended.
+        watch: called with every frame that goes out, in the publishing thread; must be quick.
+        each_look: called in the calling thread ten times a second.
+
+    Raises:
+        BanetStreamError: InputError or OutputError when a place can't be opened, or is lost for good.
+    """
+    options, stop = options or LiveOptions(), stop or threading.Event()
+    contract = Contract(DROPS[options.drop])
+    with ExitStack() as stack:
+        behind = background
+        if not isinstance(behind, Background):
+            behind = open_background(behind)
+            stack.callback(behind.close)
+        come_from, go_to = places(source, output, options)
+        live = LiveSource(come_from, options.capture, contract, stop)
+        stream = MatteStream(matter or Matter(), save_power=options.save_power)
+        cover = Cover(options.cover, open_background(options.slate) if options.slate else None)
+        pulse = Pulse()
+        publisher = Publisher(
+            go_to,
+            options.publish,
+            source=live,
+            cover=cover,
+            contract=contract,
+            pulse=pulse,
+            stop=stop,
+            watch=watch,
+        )
+        stages = (
+            partial(
+                matte_or_cover, stream=stream, background=behind, cover=cover, contract=contract, pulse=pulse
+            ),
+            partial(publish, publisher=publisher),
+        )
+        run = LiveRun(capture(live), stages, channels(options.drop, contract), publisher, stop)
+        run.watch_over(contract, options, report, each_look)
+    return LiveSummary(
+        contract=contract,
+        stages=run.stages_done,
+        operations=dict(stream.timings.seconds),
+        frames=stream.frames,
+        rested=stream.rested,
+        encoder=publisher.encoder,
+        engine=stream.matter.description,
+        broken_off=run.broken_off,
+    )
+
+
+def places(source: str, output: str | None, options: LiveOptions) -> tuple[Place, Place]:
+    come_from = input_place(
+        source,
+        rtsp_transport=options.rtsp_transport,
+        camera_size=options.camera_size,
+        camera_fps=options.camera_fps,
+        camera_format=options.camera_format,
+    )
+    go_to = output_place(output, rtsp_transport=options.rtsp_transport, overwrite=options.overwrite)
+    if come_from.url == go_to.url and go_to.kind is not Kind.NOWHERE:
+        raise OutputError(f"{go_to.name}: is INPUT itself; choose another name")
+    return come_from, go_to
+
+
+def channels(drop: str, contract: Contract) -> list[Channel[LiveFrame | Sound]]:
+    """What lies before the matte stage and before the publisher."""
+    if drop == "never":
+        return [Channel(pipeline.CAPACITY), Channel(pipeline.CAPACITY, tick_seconds=TICK_SECONDS)]
+
+    def is_picture(item: LiveFrame | Sound) -> bool:
+        return isinstance(item, LiveFrame)
+
+    def dropped(item: LiveFrame | Sound) -> None:
+        if isinstance(item, LiveFrame):
+            contract.drop(NEWER)
+
+    box = partial(Mailbox[LiveFrame | Sound], is_picture=is_picture, dropped=dropped)
+    return [box(), box(tick_seconds=TICK_SECONDS)]
+
+
+def matte_or_cover(
+    items: Iterable[LiveFrame | Sound],
+    stream: MatteStream,
+    background: Background,
+    cover: Cover,
+    contract: Contract,
+    pulse: Pulse,
+) -> Generator[LiveFrame | Sound, None, None]:
+    """Every frame with its subject before ``background``, or hidden: never as it came. The middle stage."""
+    said: dict[str, float] = {}
+    for item in items:
+        if isinstance(item, Sound):
+            yield item
+            continue
+        if item.after_gap:
+            stream.reset()
+        pulse.captured_seconds = item.captured_seconds
+        try:
+            shown = matte_frame(item, stream, background)
+        except Exception as error:  # whatever went wrong, the room must not show
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            stream.reset()
+            contract.cover(type(error).__name__)
+            if time.monotonic() - said.get(why, -SAY_AGAIN_SECONDS) >= SAY_AGAIN_SECONDS:
+                said = {why: time.monotonic()}
+                log.warning("no matte (%s): frames go out hidden", why)
+            shown = cover.hide(item)
+        pulse.captured_seconds = None
+        yield shown
+
+
+class LiveRun:
+    """The pipeline in a thread of its own, so that the caller's is free for signals and statistics."""
+
+    def __init__(
+        self,
+        source: Iterable[LiveFrame | Sound],
+        stages: tuple[pipeline.Stage, ...],
+        between: list[Channel[LiveFrame | Sound]],
+        publisher: Publisher,
+        stop: threading.Event,
+    ) -> None:
+        self.source, self.stages, self.between = source, stages, between
+        self.publisher, self.stop = publisher, stop
+        self.stages_done: list[StageTime] = []
+        self.broken_off = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="banet-live", daemon=True)
+
+    def watch_over(
+        self,
+        contract: Contract,
+        options: LiveOptions,
+        report: Callable[[Contract, Span], None] | None,
+        each_look: Callable[[], None] | None,
+    ) -> None:
+        """Until the end; raises the error that ended the run."""
+        began = reported = time.monotonic()
+        asked: float | None = None
+        self._thread.start()
+        try:
+            while self._thread.is_alive():
+                self._thread.join(LOOK_SECONDS)
+                now = time.monotonic()
+                if each_look:
+                    each_look()
+                if options.duration_seconds is not None and now - began >= options.duration_seconds:
+                    self.stop.set()
+                if self.stop.is_set():
+                    asked = asked or now
+                    if now - asked > STOP_SECONDS:
+                        break
+                if options.stats_seconds and report and now - reported >= options.stats_seconds:
+                    reported = now
+                    report(contract, contract.turn())
+        finally:
+            self.stop.set()
+            contract.finish()
+            if self._thread.is_alive():
+                self._break_off()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            self.stages_done = pipeline.run(self.source, *self.stages, channels=self.between)
+        except BaseException as error:  # raised in the caller's thread
+            self._error = error
+
+    def _break_off(self) -> None:
+        """Leaves behind what does not end."""
+        for channel in self.between:
+            channel.cancel()
+        self.publisher.kill()
+        self._thread.join(LOOK_SECONDS)
+        self.broken_off = self._thread.is_alive()
+        if self.broken_off:
+            log.warning("a stage did not end in time and is left behind")
