@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from . import __version__, doctor
 from .background import CHOICES
-from .encode import CODECS, CONTAINERS, EncodeOptions
+from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .engines import PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
+from .images import PICTURES
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 from .stream import Progress, Summary, process
 
@@ -34,6 +35,9 @@ A first word that is a command (doctor) is taken as one; a file of that name is 
 Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 device; 7 weights; 8 matte;
 9 the input was cut off or damaged, and OUTPUT holds the rest; 130 interrupted.
 """
+OUTPUT_HELP = (
+    f"file to write: {', '.join(CONTAINERS)}; pictures: out/%%06d.png; of a photo: {', '.join(PICTURES)}"
+)
 # Plain progress lines, where there is no terminal, come this often.
 PLAIN_PROGRESS_SECONDS = 5.0
 
@@ -69,9 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("input", metavar="INPUT", help="video file or URL")
-    add("-o", "--output", metavar="OUTPUT", required=True, help=f"file to write: {', '.join(CONTAINERS)}")
+    add("input", metavar="INPUT", help="video, photo or URL")
+    add("-o", "--output", metavar="OUTPUT", required=True, help=OUTPUT_HELP)
     add("--bg", metavar="BACKGROUND", default="blur", help=f"{CHOICES}; default: blur")
+    add("--alpha-out", metavar="FILE", help="write the matte too, as grey video or pictures")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--start", metavar="TIME", type=seconds, default=0.0, help="begin here: seconds or [HH:]MM:SS")
     add("--duration", metavar="TIME", type=seconds, help="process this much")
@@ -123,10 +128,16 @@ def run(options: argparse.Namespace) -> None:
             duration_seconds=options.duration,
             audio=not options.no_audio,
             encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
+            alpha_out=options.alpha_out,
+            announce=None if options.quiet else announce,
             progress=show,
             stop=stop,
         )
     report(summary, options)
+
+
+def announce(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -74,6 +74,20 @@ class Source:
         """Closes the file; closing twice is harmless."""
         self.container.close()
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's tags."""
+        return dict(self.container.metadata)
+
+    @property
+    def video_metadata(self) -> dict[str, str]:
+        """The video stream's tags."""
+        return dict(self.video.metadata)
+
+    def chapters(self) -> list[Any]:
+        """As PyAV gives and takes them."""
+        return list(self.container.chapters())
+
     def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
         """The packet's samples; a damaged one has none, and is counted."""
         try:

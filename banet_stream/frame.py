@@ -30,6 +30,11 @@ class PixelFormat:
     def dtype(self) -> type[np.generic]:
         return np.uint8 if self.depth == 8 else np.int16
 
+    @property
+    def alpha_name(self) -> str:
+        """FFmpeg's name of the same layout with a fourth plane."""
+        return self.name.replace("yuv", "yuva")
+
 
 _SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 PIXEL_FORMATS = {
@@ -103,6 +108,8 @@ class Frame:
 
     ``planes`` are Y [H, W], U and V [h, w]: uint8, or int16 above 8 bits, as coded; a player turns them
     ``rotation`` degrees (0, 90, 180, 270) counter-clockwise and stretches them by the sample aspect ratio.
+    ``alpha`` is the matte [H, W] float32 in 0..1, where the output asks for it; colours are straight, not
+    multiplied by it.
     """
 
     planes: list[Tensor]
@@ -112,6 +119,7 @@ class Frame:
     time_base: Fraction
     rotation: int = 0
     sample_aspect_ratio: Fraction = Fraction(1)
+    alpha: Tensor | None = None
 
     @property
     def height(self) -> int:
@@ -147,17 +155,27 @@ def quarter_turns(frame: av.VideoFrame) -> int:
 
 def to_video_frame(frame: Frame) -> av.VideoFrame:
     """A copy in FFmpeg's own memory, ready for an encoder."""
-    video = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    for target, source in zip(planes_of(video, frame.format), frame.planes, strict=True):
+    layout, planes = frame.format.name, frame.planes
+    if frame.alpha is not None:
+        layout = frame.format.alpha_name
+        planes = [*planes, alpha_samples(frame.alpha, frame.format.depth)]
+    video = av.VideoFrame(frame.width, frame.height, layout)
+    for target, source in zip(planes_of(video, frame.format), planes, strict=True):
         target.copy_(source)
     video.pts, video.time_base = frame.pts, frame.time_base
     video.colorspace, video.color_range = frame.colour.space, frame.colour.range
     return video
 
 
+def alpha_samples(alpha: Tensor, depth: int) -> Tensor:
+    """[H, W] in 0..1 as samples of ``depth`` bits, which use the full range whatever the colours' is."""
+    samples: Tensor = (alpha * (2**depth - 1) + 0.5).to(torch.uint8 if depth == 8 else torch.int16)
+    return samples
+
+
 def rgb_of(frame: Frame) -> NDArray[np.uint8]:
     """[H, W, 3] uint8, turned upright: for eyes and for other libraries, not for the pipeline."""
-    picture = to_video_frame(frame).to_ndarray(format="rgb24")
+    picture = to_video_frame(replace(frame, alpha=None)).to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))
 
 

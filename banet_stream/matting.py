@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import ops
-from .background import Background
+from .background import Background, Transparent
+from .cutout import cut_out
 from .engines import TorchEngine, choose_device, choose_precision, load_network
 from .frame import Frame, Packet
 from .network import COARSEST_STRIDE, MEAN, STD
@@ -162,15 +164,28 @@ def network_size(
 
 
 def matte(
-    items: Iterable[Frame | Packet], stream: MatteStream, background: Background
+    items: Iterable[Frame | Packet],
+    stream: MatteStream,
+    background: Background,
+    *,
+    keep_alpha: bool = False,
 ) -> Iterator[Frame | Packet]:
-    """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage."""
+    """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage.
+
+    ``keep_alpha``: frames carry their matte at full size; so they do, with the subject's own colours, where
+    the background is Transparent.
+    """
     timings = stream.timings
     for item in items:
         if isinstance(item, Packet):
             yield item
             continue
         alpha = stream.network_alpha(item).cpu()
+        if isinstance(background, Transparent):
+            with timings("composite"):
+                cut = cut_out(item, alpha)
+            yield cut
+            continue
         with timings("background"):
             behind = background.planes(item, alpha)
         with timings("composite"):
@@ -181,4 +196,9 @@ def matte(
                 depth=item.format.depth,
                 subsampling=item.format.subsampling,
             )
-        yield item.with_planes(planes)
+        done = item.with_planes(planes)
+        if keep_alpha:
+            with timings("alpha"):
+                full = ops.upsample_alpha(alpha, item.planes[0], depth=item.format.depth)
+            done = replace(done, alpha=full)
+        yield done

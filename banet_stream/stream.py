@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops, pipeline
-from .background import Background, open_background
+from .background import Background, Transparent, open_background
+from .codecs import EncodeOptions
 from .decode import Source, decode, is_url
-from .encode import EncodeOptions, Sink, encode
+from .encode import encode
 from .errors import IncompleteInput, Interrupted, OutputError
 from .frame import Frame, rgb_of
+from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
+from .open_output import open_output
+from .output import Output
 from .pipeline import StageTime
 
 
@@ -66,18 +70,22 @@ def process(
     duration_seconds: float | None = None,
     audio: bool = True,
     encoding: EncodeOptions | None = None,
+    alpha_out: str | Path | None = None,
+    announce: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
     """Reads a video, puts its people before another background and writes the result.
 
     Args:
-        source: file or URL. output: file; the extension chooses the container.
+        source: file, photo or URL. output: file; the extension chooses the container.
         background: as ``--bg`` takes it, or a Background.
         matter: None makes one with the defaults.
         start_seconds, duration_seconds: the part to process.
         audio: False leaves the sound out.
         encoding: codec, quality, overwriting.
+        alpha_out: file for the matte by itself.
+        announce: called with what is to be said before the work begins, as the size of a large output.
         progress: called after every frame, in the calling thread.
         stop: once set, the source ends where it is.
 
@@ -87,15 +95,20 @@ def process(
     """
     encoding = encoding or EncodeOptions()
     with ExitStack() as stack:
-        video = Source(source, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio)
+        video = open_source(
+            source, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio
+        )
         stack.callback(video.close)
         video.stop = stop or video.stop
-        sink = Sink(output, video, encoding)
         behind = background
         if not isinstance(behind, Background):
             behind = open_background(behind)
             stack.callback(behind.close)  # the caller's own stays the caller's
-        refuse_to_overwrite(sink.path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
+        transparent = isinstance(behind, Transparent)
+        sink = open_output(output, video, encoding, alpha=transparent, alpha_out=alpha_out)
+        sink.announce = announce or sink.announce
+        for path in (output, alpha_out):
+            refuse_to_overwrite(path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
         stream = MatteStream(matter or Matter())
 
         began = time.perf_counter()
@@ -106,8 +119,8 @@ def process(
 
         try:
             stages = pipeline.run(
-                decode(video),
-                partial(matte, stream=stream, background=behind),
+                decode(video) if isinstance(video, Source) else video.decode(),
+                partial(matte, stream=stream, background=behind, keep_alpha=alpha_out is not None),
                 partial(encode, sink=sink, progress=report),
             )
         except KeyboardInterrupt as error:
@@ -130,13 +143,23 @@ def process(
     return summary
 
 
-def describe_interruption(sink: Sink) -> str:
+def open_source(
+    name: str | Path, *, start_seconds: float, duration_seconds: float | None, audio: bool
+) -> Source | Photo:
+    """A photo where the file is one, else a video."""
+    photo = None if is_url(str(name)) else open_photo(name)
+    if photo is not None:
+        return photo
+    return Source(name, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio)
+
+
+def describe_interruption(sink: Output) -> str:
     if sink.part is None:
         return "interrupted before the first frame was written"
     return f"interrupted; the {sink.frames} frames done so far are in {sink.part}"
 
 
-def describe_loss(video: Source, sink: Sink) -> str:
+def describe_loss(video: Source | Photo, sink: Output) -> str:
     reason = f" ({video.read_error})" if video.read_error else ""
     total = video.frames + video.lost_frames
     return (
@@ -145,8 +168,11 @@ def describe_loss(video: Source, sink: Sink) -> str:
     )
 
 
-def refuse_to_overwrite(output: Path, inputs: dict[str, str]) -> None:
+def refuse_to_overwrite(path: str | Path | None, inputs: dict[str, str]) -> None:
     """The input is never touched, whatever the options say."""
+    if path is None:
+        return
+    output = Path(path)
     for role, name in inputs.items():
         if name and not is_url(name) and output.exists() and output.samefile(name):
             raise OutputError(f"{output}: is {role} itself; choose another name")
