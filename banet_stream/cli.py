@@ -18,6 +18,7 @@ from tqdm import tqdm
 from . import __version__, doctor
 from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
+from .decode import STANDARD
 from .engines import PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
 from .images import PICTURES
@@ -36,7 +37,8 @@ Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 devic
 9 the input was cut off or damaged, and OUTPUT holds the rest; 130 interrupted.
 """
 OUTPUT_HELP = (
-    f"file to write: {', '.join(CONTAINERS)}; pictures: out/%%06d.png; of a photo: {', '.join(PICTURES)}"
+    f"file to write: {', '.join(CONTAINERS)}; pictures: out/%%06d.png; "
+    f"- for y4m to standard output; of a photo: {', '.join(PICTURES)}"
 )
 # Plain progress lines, where there is no terminal, come this often.
 PLAIN_PROGRESS_SECONDS = 5.0
@@ -73,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("input", metavar="INPUT", help="video, photo or URL")
+    add("input", metavar="INPUT", help="video, photo, URL or - (standard input)")
     add("-o", "--output", metavar="OUTPUT", required=True, help=OUTPUT_HELP)
     add("--bg", metavar="BACKGROUND", default="blur", help=f"{CHOICES}; default: blur")
     add("--alpha-out", metavar="FILE", help="write the matte too, as grey video or pictures")
@@ -203,9 +205,12 @@ def report(summary: Summary, options: argparse.Namespace) -> None:
         return
     for notice in summary.notices:
         print(f"note: {notice}", file=sys.stderr)
-    print(f"{summary.output}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps")
+    # Where frames went to standard output, words go elsewhere.
+    target = sys.stderr if str(summary.output) == STANDARD else sys.stdout
+    done = f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
+    print(f"{summary.output}: {done}", file=target)
     if options.stats:
-        print(stats_table(summary))
+        print(stats_table(summary), file=target)
 
 
 def stats_table(summary: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,13 +24,14 @@ MAX_READ_ERRORS = 50
 # Sound and pictures rarely end together: less than this is no loss.
 DURATION_SLACK_SECONDS = 0.5
 PASSED_TYPES = ("audio", "subtitle")
+STANDARD = "-"  # in place of a file's name: standard input
 
 
 class Source:
     """An opened video: ``info``, the streams that are passed on, and what was lost while reading.
 
     Args:
-        path: file or URL.
+        path: file, URL or ``-``, standard input.
         start_seconds, duration_seconds: the part to read, from the beginning of the file.
         audio: False leaves the sound out.
 
@@ -146,7 +148,7 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
     """
     start = source.origin + exact(source.start_seconds)
     end = None if source.duration_seconds is None else start + exact(source.duration_seconds)
-    if source.start_seconds:
+    if source.start_seconds and source.name != STANDARD:  # a pipe is read up to there
         source.container.seek(int(start * av.time_base))
     clock = Clock(source.info)
     shape: tuple[int, int, str] | None = None
@@ -267,11 +269,15 @@ def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int
 
 def open_input(name: str) -> av.container.InputContainer:
     """``av.open`` for reading, with every failure said in words."""
-    if not is_url(name):
+    if name == STANDARD and sys.stdin.isatty():
+        raise InputError("-: standard input is a terminal; pipe a video into it")
+    if name != STANDARD and not is_url(name):
         check_file(name)
-    target = name if is_url(name) else f"file:{name}"
+    target = "pipe:0" if name == STANDARD else name if is_url(name) else f"file:{name}"
+    # Who writes into a pipe may take his time.
+    patience = None if name == STANDARD else (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     try:
-        return av.open(target, timeout=(OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
+        return av.open(target, timeout=patience)
     except InvalidDataError as error:
         raise InputError(
             f"{name}: not a video, or cut off before its index (FFmpeg can't read it: {error.strerror})"

@@ -90,9 +90,14 @@ MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt20
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
 
 
+def usual_colour(width: int, height: int) -> str:
+    """The matrix of untagged video, by size."""
+    return "bt709" if width > SD_WIDTH or height > SD_HEIGHT else "bt601"
+
+
 def colour_of(frame: av.VideoFrame) -> Colour:
     """The frame's tags; what is untagged follows the convention by size (BT.601 up to 1024x576)."""
-    usual = BT709 if frame.width > SD_WIDTH or frame.height > SD_HEIGHT else SMPTE170M
+    usual = BT709 if usual_colour(frame.width, frame.height) == "bt709" else SMPTE170M
     space = int(frame.colorspace) if int(frame.colorspace) in MATRICES else usual
     primaries, transfer = (
         usual if int(tag) in (0, UNSPECIFIED) else int(tag)

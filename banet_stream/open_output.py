@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from .codecs import CONTAINERS, EncodeOptions
-from .decode import Source
+from .decode import STANDARD, Source
 from .encode import Sink
 from .errors import OutputError
 from .images import PICTURES, Photo, PictureFile
 from .matte_out import Beside, MatteFile
-from .output import Output
+from .output import Output, check_no_rate
+from .pipe import Y4m
 from .sequence import Sequence, is_pattern
 
 PATTERN_EXAMPLE = "out/%06d.png"
@@ -24,7 +25,7 @@ def open_output(
     alpha: bool = False,
     alpha_out: str | Path | None = None,
 ) -> Output:
-    """The output for a path: video file, numbered pictures, or for a photo one picture.
+    """The output for a path: video file, numbered pictures, ``-``, or for a photo one picture.
 
     Args:
         alpha: the frames are transparent. alpha_out: where the matte goes by itself.
@@ -49,6 +50,11 @@ def open_one(
         if suffix not in PICTURES or is_pattern(path):
             raise OutputError(f"{path}: a photo becomes a picture; use {', '.join(PICTURES)}")
         return PictureFile(path, source, options, alpha=alpha, matte=matte)
+    if str(path) == STANDARD:
+        if alpha or matte:
+            raise OutputError("-o -: y4m can't hold transparency; use .mov, .webm, .mkv or out/%06d.png")
+        check_no_rate(path, options)
+        return Y4m(source)
     if is_pattern(path):
         return Sequence(path, source, options, alpha=alpha, matte=matte)
     if suffix in PICTURES:

@@ -77,7 +77,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 def check_no_rate(path: Path, options: EncodeOptions) -> None:
     if options.codec or options.crf is not None or options.bit_rate is not None:
-        raise OutputError(f"{path}: --codec, --crf and --bitrate are for video; pictures have one quality")
+        raise OutputError(f"{path}: --codec, --crf and --bitrate are for video; this has one quality")
 
 
 def free_part(path: Path, *, folder: bool = False) -> Path:

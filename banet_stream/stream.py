@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import ops, pipeline
 from .background import Background, Transparent, open_background
 from .codecs import EncodeOptions
-from .decode import Source, decode, is_url
+from .decode import STANDARD, Source, decode, is_url
 from .encode import encode
 from .errors import IncompleteInput, Interrupted, OutputError
 from .frame import Frame, rgb_of
@@ -78,7 +78,8 @@ def process(
     """Reads a video, puts its people before another background and writes the result.
 
     Args:
-        source: file, photo or URL. output: file; the extension chooses the container.
+        source: file, photo, URL or ``-``. output: file, whose extension chooses the container; numbered
+            pictures (``out/%06d.png``); or ``-``, y4m on standard output.
         background: as ``--bg`` takes it, or a Background.
         matter: None makes one with the defaults.
         start_seconds, duration_seconds: the part to process.
@@ -147,13 +148,15 @@ def open_source(
     name: str | Path, *, start_seconds: float, duration_seconds: float | None, audio: bool
 ) -> Source | Photo:
     """A photo where the file is one, else a video."""
-    photo = None if is_url(str(name)) else open_photo(name)
+    photo = None if str(name) == STANDARD or is_url(str(name)) else open_photo(name)
     if photo is not None:
         return photo
     return Source(name, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio)
 
 
 def describe_interruption(sink: Output) -> str:
+    if sink.part is None and sink.frames:
+        return f"interrupted after {sink.frames} frames"
     if sink.part is None:
         return "interrupted before the first frame was written"
     return f"interrupted; the {sink.frames} frames done so far are in {sink.part}"

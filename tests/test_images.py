@@ -97,7 +97,7 @@ def test_every_mode(matter: Matter, tmp_path: Path, mode: str) -> None:
     [
         ("out.mp4", {}, "a photo becomes a picture"),
         ("%d.png", {}, "a photo becomes a picture"),
-        ("out.png", {"crf": 3}, "pictures have one quality"),
+        ("out.png", {"crf": 3}, "this has one quality"),
         ("none/out.png", {}, "there is no directory"),
         ("in.png", {"overwrite": True}, "is INPUT itself"),
         ("in.png", {}, "exists already"),

@@ -239,7 +239,7 @@ def test_an_error_leaves_no_pictures(clip: Clip, tmp_path: Path, monkeypatch: py
         ("a%db%d.png", {}, "must hold one number"),
         ("50%/%d.png", {}, "belongs into the file's name"),
         ("none/deep/%d.png", {}, "there is no directory"),
-        ("%d.png", {"crf": 5}, "pictures have one quality"),
+        ("%d.png", {"crf": 5}, "this has one quality"),
     ],
 )
 def test_what_can_not_be_transparent(
