@@ -15,7 +15,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from . import __version__, doctor
+from . import __version__, doctor, fields
 from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .decode import STANDARD
@@ -83,6 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--start", metavar="TIME", type=seconds, default=0.0, help="begin here: seconds or [HH:]MM:SS")
     add("--duration", metavar="TIME", type=seconds, help="process this much")
     add("--no-audio", action="store_true", help="leave the sound out")
+    add(
+        "--deinterlace", choices=fields.CHOICES, default="auto", help="default: auto, where marked interlaced"
+    )
     group = parser.add_argument_group("quality and speed")
     add = group.add_argument
     add(
@@ -129,6 +132,7 @@ def run(options: argparse.Namespace) -> None:
             start_seconds=options.start,
             duration_seconds=options.duration,
             audio=not options.no_audio,
+            deinterlace=options.deinterlace,
             encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
             alpha_out=options.alpha_out,
             announce=None if options.quiet else announce,

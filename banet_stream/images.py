@@ -59,6 +59,7 @@ class Photo:
         except (OSError, ValueError, SyntaxError) as error:
             raise InputError(f"{path}: the picture can't be read ({error})") from error
         self.info = VideoInfo(Fraction(1, 25), Fraction(25), 1, 1 / 25, Fraction(1))
+        self.notices: list[str] = []
         self.passed: list[Any] = []
         self.left_out: list[Any] = []
         self.metadata: dict[str, str] = {}

@@ -69,6 +69,7 @@ def process(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     audio: bool = True,
+    deinterlace: str = "auto",
     encoding: EncodeOptions | None = None,
     alpha_out: str | Path | None = None,
     announce: Callable[[str], None] | None = None,
@@ -84,6 +85,7 @@ def process(
         matter: None makes one with the defaults.
         start_seconds, duration_seconds: the part to process.
         audio: False leaves the sound out.
+        deinterlace: ``auto`` (where the source is marked so), ``on`` or ``off``.
         encoding: codec, quality, overwriting.
         alpha_out: file for the matte by itself.
         announce: called with what is to be said before the work begins, as the size of a large output.
@@ -97,7 +99,11 @@ def process(
     encoding = encoding or EncodeOptions()
     with ExitStack() as stack:
         video = open_source(
-            source, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio
+            source,
+            start_seconds=start_seconds,
+            duration_seconds=duration_seconds,
+            audio=audio,
+            deinterlace=deinterlace,
         )
         stack.callback(video.close)
         video.stop = stop or video.stop
@@ -137,7 +143,7 @@ def process(
             operations=stream.timings.seconds,
             encoder=sink.encoder,
             engine=stream.matter.description,
-            notices=sink.notices,
+            notices=[*video.notices, *sink.notices],
         )
         if video.lost_frames or video.damaged:
             raise IncompleteInput(describe_loss(video, sink), summary)
@@ -145,13 +151,24 @@ def process(
 
 
 def open_source(
-    name: str | Path, *, start_seconds: float, duration_seconds: float | None, audio: bool
+    name: str | Path,
+    *,
+    start_seconds: float,
+    duration_seconds: float | None,
+    audio: bool,
+    deinterlace: str,
 ) -> Source | Photo:
     """A photo where the file is one, else a video."""
     photo = None if str(name) == STANDARD or is_url(str(name)) else open_photo(name)
     if photo is not None:
         return photo
-    return Source(name, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio)
+    return Source(
+        name,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        audio=audio,
+        deinterlace=deinterlace,
+    )
 
 
 def describe_interruption(sink: Output) -> str:
