@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
 import signal
@@ -20,10 +21,11 @@ from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .decode import STANDARD
 from .engines import PRECISIONS
-from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
+from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
 from .images import PICTURES
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 from .stream import Progress, Summary, process
+from .verify import as_table
 
 DESCRIPTION = """\
 Takes people out of their background in video and puts any background behind them.
@@ -34,7 +36,8 @@ Takes people out of their background in video and puts any background behind the
 EPILOG = """\
 A first word that is a command (doctor) is taken as one; a file of that name is ./doctor.
 Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 device; 7 weights; 8 matte;
-9 the input was cut off or damaged, and OUTPUT holds the rest; 130 interrupted.
+9 the input was cut off or damaged, and OUTPUT holds the rest; 10 --verify found a promise broken;
+130 interrupted.
 """
 OUTPUT_HELP = (
     f"file to write: {', '.join(CONTAINERS)}; pictures: out/%%06d.png; "
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BanetStreamError as error:
         if options.verbose:
             logging.exception("traceback, because of -v")
-        if isinstance(error, IncompleteInput) and error.summary:
+        if isinstance(error, (IncompleteInput, PromiseBroken)) and error.summary:
             report(error.summary, options)
         print(f"banet-stream: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -108,6 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("messages")
     add = group.add_argument
     add("--stats", action="store_true", help="print frames per second and the time of every stage")
+    add("--verify", action="store_true", help="read INPUT and OUTPUT again and compare what was promised")
+    add("--json", action="store_true", help="what was done and found, as JSON on standard output")
     add("--quiet", "-q", action="store_true", help="errors only")
     add("--verbose", "-v", action="store_true", help="details, and tracebacks of errors")
     add("--version", action="version", version=f"banet-stream {__version__}")
@@ -135,6 +140,7 @@ def run(options: argparse.Namespace) -> None:
             deinterlace=options.deinterlace,
             encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
             alpha_out=options.alpha_out,
+            verify=options.verify,
             announce=None if options.quiet else announce,
             progress=show,
             stop=stop,
@@ -205,16 +211,21 @@ def interrupts(stop: threading.Event) -> Iterator[None]:
 
 def report(summary: Summary, options: argparse.Namespace) -> None:
     """What was done, on standard output; notices of what could not be kept, on standard error."""
-    if options.quiet:
+    if options.quiet and not options.json:
         return
     for notice in summary.notices:
         print(f"note: {notice}", file=sys.stderr)
     # Where frames went to standard output, words go elsewhere.
     target = sys.stderr if str(summary.output) == STANDARD else sys.stdout
+    if options.json:
+        print(json.dumps(summary.as_dict(), indent=1), file=target)
+        return
     done = f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
     print(f"{summary.output}: {done}", file=target)
     if options.stats:
         print(stats_table(summary), file=target)
+    if summary.verification:
+        print(as_table(summary.verification), file=target)
 
 
 def stats_table(summary: Summary) -> str:

@@ -53,7 +53,7 @@ class Source:
         if deinterlace not in fields.CHOICES:
             raise ValueError(f"deinterlace must be one of {', '.join(fields.CHOICES)}, got {deinterlace!r}")
         self.name = str(path)
-        self.deinterlace = deinterlace
+        self.audio, self.deinterlace = audio, deinterlace
         self.notices: list[str] = []
         self.container = open_input(self.name)
         streams = picture_streams(self.container)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
@@ -169,11 +169,12 @@ def matte(
     background: Background,
     *,
     keep_alpha: bool = False,
+    watch: Callable[[Frame, Tensor], None] | None = None,
 ) -> Iterator[Frame | Packet]:
     """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage.
 
     ``keep_alpha``: frames carry their matte at full size; so they do, with the subject's own colours, where
-    the background is Transparent.
+    the background is Transparent. ``watch`` is shown every frame with its matte at network size.
     """
     timings = stream.timings
     for item in items:
@@ -181,6 +182,8 @@ def matte(
             yield item
             continue
         alpha = stream.network_alpha(item).cpu()
+        if watch:
+            watch(item, alpha)
         if isinstance(background, Transparent):
             with timings("composite"):
                 cut = cut_out(item, alpha)

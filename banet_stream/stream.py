@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +17,16 @@ from . import ops, pipeline
 from .background import Background, Transparent, open_background
 from .codecs import EncodeOptions
 from .decode import STANDARD, Source, decode, is_url
-from .encode import encode
-from .errors import IncompleteInput, Interrupted, OutputError
+from .encode import Sink, encode
+from .errors import IncompleteInput, Interrupted, OutputError, PromiseBroken
 from .frame import Frame, rgb_of
 from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
 from .open_output import open_output
 from .output import Output
 from .pipeline import StageTime
+from .verify import CoreSamples, Verification
+from .verify import verify as verify_files
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,19 @@ class Summary:
     encoder: str
     engine: str
     notices: list[str] = field(default_factory=list)
+    verification: Verification | None = None
 
     @property
     def fps(self) -> float:
         """Frames per second, end to end."""
         return self.frames / self.seconds
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it in what JSON knows; ``verified`` is null where nothing was compared."""
+        facts = asdict(self) | {"output": str(self.output), "fps": self.fps}
+        findings = facts.pop("verification")
+        kept = None if self.verification is None else not self.verification.broken
+        return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
 def process(
@@ -72,6 +82,7 @@ def process(
     deinterlace: str = "auto",
     encoding: EncodeOptions | None = None,
     alpha_out: str | Path | None = None,
+    verify: bool = False,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
@@ -88,13 +99,15 @@ def process(
         deinterlace: ``auto`` (where the source is marked so), ``on`` or ``off``.
         encoding: codec, quality, overwriting.
         alpha_out: file for the matte by itself.
+        verify: reads source and output again and compares them; ``Summary.verification``.
         announce: called with what is to be said before the work begins, as the size of a large output.
         progress: called after every frame, in the calling thread.
         stop: once set, the source ends where it is.
 
     Raises:
         BanetStreamError: one of ``errors``, and OUTPUT is not there; but for IncompleteInput (the source was
-            cut off: OUTPUT holds what could be read) and Interrupted (the part file is named).
+            cut off: OUTPUT holds what could be read), PromiseBroken (verify: OUTPUT is there) and Interrupted
+            (the part file is named).
     """
     encoding = encoding or EncodeOptions()
     with ExitStack() as stack:
@@ -117,6 +130,9 @@ def process(
         for path in (output, alpha_out):
             refuse_to_overwrite(path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
         stream = MatteStream(matter or Matter())
+        samples = CoreSamples() if verify else None
+        if samples and not isinstance(getattr(sink, "main", sink), Sink):
+            raise OutputError(f"--verify: {output} is no video file, which it could read again")
 
         began = time.perf_counter()
 
@@ -127,7 +143,13 @@ def process(
         try:
             stages = pipeline.run(
                 decode(video) if isinstance(video, Source) else video.decode(),
-                partial(matte, stream=stream, background=behind, keep_alpha=alpha_out is not None),
+                partial(
+                    matte,
+                    stream=stream,
+                    background=behind,
+                    keep_alpha=alpha_out is not None,
+                    watch=samples.watch if samples else None,
+                ),
                 partial(encode, sink=sink, progress=report),
             )
         except KeyboardInterrupt as error:
@@ -145,9 +167,33 @@ def process(
             engine=stream.matter.description,
             notices=[*video.notices, *sink.notices],
         )
+        if samples:
+            usual = encoding.crf is None and encoding.bit_rate is None
+            with closing(reopen(video)) as again:
+                found = verify_files(again, sink.path, samples, usual_quality=usual)
+            summary = replace(summary, verification=found)
         if video.lost_frames or video.damaged:
             raise IncompleteInput(describe_loss(video, sink), summary)
+        if summary.verification and summary.verification.broken:
+            raise PromiseBroken(describe_broken(summary), summary)
     return summary
+
+
+def reopen(video: Source | Photo) -> Source:
+    assert isinstance(video, Source)
+    return Source(
+        video.name,
+        start_seconds=video.start_seconds,
+        duration_seconds=video.duration_seconds,
+        audio=video.audio,
+        deinterlace=video.deinterlace,
+    )
+
+
+def describe_broken(summary: Summary) -> str:
+    assert summary.verification is not None
+    broken = [f"{f.name}: {f.source} became {f.output}" for f in summary.verification.broken]
+    return f"{summary.output}: is there, but not as promised: {'; '.join(broken)}"
 
 
 def open_source(
