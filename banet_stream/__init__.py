@@ -6,7 +6,7 @@ import os as _os
 _os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from .background import Background, open_background
-from .encode import EncodeOptions
+from .codecs import EncodeOptions
 from .errors import (
     BackgroundError,
     BanetStreamError,

@@ -23,7 +23,7 @@ DEFAULT_BLUR_STRENGTH = 50.0
 FULL_BLUR = 0.06
 # Times are sums of floats: this much is no difference.
 ROUNDING_SECONDS = 1e-6
-CHOICES = "an image, a video, a colour (green, #00b140), blur or blur:STRENGTH (1 to 100)"
+CHOICES = "an image, a video, a colour (green, #00b140), transparent, blur or blur:STRENGTH (1 to 100)"
 
 
 class Background(ABC):
@@ -50,6 +50,14 @@ class Blur(Background):
         """See Background."""
         sigma = self.strength / 100 * FULL_BLUR * min(frame.height, frame.width)
         return ops.masked_blur(frame.planes, alpha, sigma=max(sigma, 0.5), depth=frame.format.depth)
+
+
+class Transparent(Background):
+    """Nothing: frames leave as the subject alone, with alpha (``cutout``)."""
+
+    def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
+        """Never called: there is nothing to put behind."""
+        raise AssertionError("Transparent has no planes")
 
 
 class Still(Background):
@@ -252,6 +260,8 @@ def open_background(text: str) -> Background:
     word, _, strength = text.partition(":")
     if word == "blur" and (not strength or is_number(strength)):
         return Blur(float(strength)) if strength else Blur()
+    if text == "transparent":
+        return Transparent()
     try:
         return Plain(ImageColor.getrgb(text)[:3])
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
 import signal
@@ -15,17 +16,20 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from . import __version__, doctor
+from . import __version__, doctor, fields
 from .background import CHOICES
+from .codecs import CODECS, CONTAINERS, EncodeOptions
+from .decode import STANDARD
 from .demo import command as demo
-from .encode import CODECS, CONTAINERS, EncodeOptions
 from .engines import PRECISIONS
-from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
+from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
+from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, run_live
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 from .redact import RedactingFormatter, redact
 from .stream import Progress, Summary, process
+from .verify import as_table
 
 DESCRIPTION = """\
 Takes people out of their background in video and puts any background behind them.
@@ -38,8 +42,17 @@ Takes people out of their background in video and puts any background behind the
 EPILOG = """\
 A first word that is a command (doctor, demo) is taken as one; a file of that name is ./doctor.
 Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 device; 7 weights; 8 matte;
-9 the input was cut off or damaged, and OUTPUT holds the rest; 130 interrupted.
+9 the input was cut off or damaged, and OUTPUT holds the rest; 10 --verify found a promise broken;
+130 interrupted.
 """
+INPUT_HELP = (
+    "video, photo, URL or - (standard input); live: rtsp://, rtmp://, ...m3u8, webcam, 0, /dev/videoN"
+)
+OUTPUT_HELP = (
+    f"file to write: {', '.join(CONTAINERS)}; pictures: out/%%06d.png; - for y4m to standard output; of a "
+    f"photo: {', '.join(PICTURES)}; live: rtsp://, rtmp://, FOLDER/ or .m3u8 (HLS), .mp4, .mkv, .ts, "
+    "/dev/videoN or virtual-camera"
+)
 # Plain progress lines, where there is no terminal, come this often.
 PLAIN_PROGRESS_SECONDS = 5.0
 
@@ -61,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BanetStreamError as error:
         if options.verbose:
             logging.exception("traceback, because of -v")
-        if isinstance(error, IncompleteInput) and error.summary:
+        if isinstance(error, (IncompleteInput, PromiseBroken)) and error.summary:
             report(error.summary, options)
         print(f"banet-stream: {redact(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -88,23 +101,17 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "input",
-        metavar="INPUT",
-        help="video file or URL; live: rtsp://, rtmp://, ...m3u8, webcam, 0, /dev/videoN",
-    )
-    add(
-        "-o",
-        "--output",
-        metavar="OUTPUT",
-        help=f"file to write: {', '.join(CONTAINERS)}; live: rtsp://, rtmp://, FOLDER/ or .m3u8 (HLS), "
-        ".mp4, .mkv, .ts, /dev/videoN or virtual-camera",
-    )
+    add("input", metavar="INPUT", help=INPUT_HELP)
+    add("-o", "--output", metavar="OUTPUT", help=OUTPUT_HELP)
     add("--bg", metavar="BACKGROUND", default="blur", help=f"{CHOICES}; default: blur")
+    add("--alpha-out", metavar="FILE", help="write the matte too, as grey video or pictures")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--start", metavar="TIME", type=seconds, default=0.0, help="begin here: seconds or [HH:]MM:SS")
     add("--duration", metavar="TIME", type=seconds, help="process this much")
     add("--no-audio", action="store_true", help="leave the sound out")
+    add(
+        "--deinterlace", choices=fields.CHOICES, default="auto", help="default: auto, where marked interlaced"
+    )
     group = parser.add_argument_group("quality and speed")
     add = group.add_argument
     add(
@@ -128,6 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("messages")
     add = group.add_argument
     add("--stats", action="store_true", help="print frames per second and the time of every stage")
+    add("--verify", action="store_true", help="read INPUT and OUTPUT again and compare what was promised")
+    add("--json", action="store_true", help="what was done and found, as JSON on standard output")
     add("--quiet", "-q", action="store_true", help="errors only")
     add("--verbose", "-v", action="store_true", help="details, and tracebacks of errors")
     add("--version", action="version", version=f"banet-stream {__version__}")
@@ -156,11 +165,19 @@ def run(options: argparse.Namespace) -> None:
             start_seconds=options.start,
             duration_seconds=options.duration,
             audio=not options.no_audio,
+            deinterlace=options.deinterlace,
             encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
+            alpha_out=options.alpha_out,
+            verify=options.verify,
+            announce=None if options.quiet else announce,
             progress=show,
             stop=stop,
         )
     report(summary, options)
+
+
+def announce(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -222,13 +239,21 @@ def interrupts(stop: threading.Event) -> Iterator[None]:
 
 def report(summary: Summary, options: argparse.Namespace) -> None:
     """What was done, on standard output; notices of what could not be kept, on standard error."""
-    if options.quiet:
+    if options.quiet and not options.json:
         return
     for notice in summary.notices:
         print(f"note: {notice}", file=sys.stderr)
-    print(f"{summary.output}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps")
+    # Where frames went to standard output, words go elsewhere.
+    target = sys.stderr if str(summary.output) == STANDARD else sys.stdout
+    if options.json:
+        print(json.dumps(summary.as_dict(), indent=1), file=target)
+        return
+    done = f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
+    print(f"{summary.output}: {done}", file=target)
     if options.stats:
-        print(stats_table(summary))
+        print(stats_table(summary), file=target)
+    if summary.verification:
+        print(as_table(summary.verification), file=target)
 
 
 def stats_table(summary: Summary) -> str:

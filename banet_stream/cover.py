@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .background import Background, Picture
-from .frame import Frame
-
-AnyFrame = TypeVar("AnyFrame", bound=Frame)
+from .frame import AnyFrame
 
 log = logging.getLogger(__name__)
 

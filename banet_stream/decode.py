@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
+from . import fields
 from .errors import InputError
-from .frame import Frame, Packet, VideoInfo, colour_of, nearest_format, planes_of, quarter_turns
+from .frame import Frame, Packet, VideoInfo
+from .pictures import WholePictures
 
 # av.open can wait for ever on a silent server.
 OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
@@ -23,15 +25,17 @@ MAX_READ_ERRORS = 50
 # Sound and pictures rarely end together: less than this is no loss.
 DURATION_SLACK_SECONDS = 0.5
 PASSED_TYPES = ("audio", "subtitle")
+STANDARD = "-"  # in place of a file's name: standard input
 
 
 class Source:
     """An opened video: ``info``, the streams that are passed on, and what was lost while reading.
 
     Args:
-        path: file or URL.
+        path: file, URL or ``-``, standard input.
         start_seconds, duration_seconds: the part to read, from the beginning of the file.
         audio: False leaves the sound out.
+        deinterlace: ``auto``, ``on`` or ``off`` (fields.Deinterlacer).
 
     Raises:
         InputError: with the reason, when it can't be opened or has no video stream.
@@ -44,8 +48,13 @@ class Source:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         audio: bool = True,
+        deinterlace: str = "auto",
     ) -> None:
+        if deinterlace not in fields.CHOICES:
+            raise ValueError(f"deinterlace must be one of {', '.join(fields.CHOICES)}, got {deinterlace!r}")
         self.name = str(path)
+        self.audio, self.deinterlace = audio, deinterlace
+        self.notices: list[str] = []
         self.container = open_input(self.name)
         streams = picture_streams(self.container)
         if not streams:
@@ -73,6 +82,20 @@ class Source:
     def close(self) -> None:
         """Closes the file; closing twice is harmless."""
         self.container.close()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's tags."""
+        return dict(self.container.metadata)
+
+    @property
+    def video_metadata(self) -> dict[str, str]:
+        """The video stream's tags."""
+        return dict(self.video.metadata)
+
+    def chapters(self) -> list[Any]:
+        """As PyAV gives and takes them."""
+        return list(self.container.chapters())
 
     def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
         """The packet's samples; a damaged one has none, and is counted."""
@@ -132,10 +155,9 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
     """
     start = source.origin + exact(source.start_seconds)
     end = None if source.duration_seconds is None else start + exact(source.duration_seconds)
-    if source.start_seconds:
+    if source.start_seconds and source.name != STANDARD:  # a pipe is read up to there
         source.container.seek(int(start * av.time_base))
-    clock = Clock(source.info)
-    shape: tuple[int, int, str] | None = None
+    whole = WholePictures(source)
     pending = {s.index for s in (source.video, *source.passed) if s.type != "subtitle"}
     for packet in read_packets(source):
         if source.stop.is_set() or not pending:
@@ -152,14 +174,12 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
             packet.dts = None if packet.dts is None else packet.dts - shift
             yield packet
             continue
-        for picture in decode_packet(source, packet):
-            pts = clock.timestamp(picture)
+        for picture, pts in whole.decode(packet):
             if end is not None and pts * base >= end:
                 pending.discard(packet.stream.index)
             elif pts * base >= start or not source.start_seconds:
-                shape = shape or (picture.width, picture.height, picture.format.name)
                 source.frames += 1
-                yield to_frame(picture, pts - shift, source.info, shape)
+                yield whole.to_frame(picture, pts - shift)
 
 
 def exact(seconds: float) -> Fraction:
@@ -197,67 +217,20 @@ def note_position(source: Source, packet: Packet) -> None:
         source.read_until = max(source.read_until, end)
 
 
-def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
-    try:
-        return [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
-    except (FFmpegError, OSError) as error:
-        source.note_damage(error)
-        return []
-
-
-class Clock:
-    """Timestamps that rise: the frames' own, made up from the rate where there is none."""
-
-    def __init__(self, info: VideoInfo) -> None:
-        self._step = max(1, round(1 / ((info.rate or 25) * info.time_base)))
-        self._last: int | None = None
-
-    def timestamp(self, picture: av.VideoFrame) -> int:
-        pts = picture.pts if picture.pts is not None else picture.dts
-        if self._last is None:
-            self._last = pts or 0
-        else:
-            self._last = max(self._last + self._step if pts is None else pts, self._last + 1)
-        return self._last
-
-
-def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int, int, str]) -> Frame:
-    """Wraps a decoded picture, in the layout and size of the stream's first one."""
-    layout = nearest_format(shape[2])
-    changed = (picture.width, picture.height, picture.format.name) != shape
-    plain = picture.format.name.replace("yuvj", "yuv") == layout.name
-    colour = colour_of(picture)
-    if picture.format.is_rgb:
-        colour = replace(colour, full_range=False)
-    if changed or not plain:
-        picture = picture.reformat(
-            width=shape[0],
-            height=shape[1],
-            format=layout.name,
-            dst_colorspace=colour.space,
-            dst_color_range=colour.range,
-        )
-    return Frame(
-        planes=planes_of(picture, layout),
-        format=layout,
-        colour=colour,
-        pts=pts,
-        time_base=info.time_base,
-        rotation=quarter_turns(picture),
-        sample_aspect_ratio=info.sample_aspect_ratio,
-    )
-
-
 # --- opening -----------------------------------------------------------------------------------
 
 
 def open_input(name: str) -> av.container.InputContainer:
     """``av.open`` for reading, with every failure said in words."""
-    if not is_url(name):
+    if name == STANDARD and sys.stdin.isatty():
+        raise InputError("-: standard input is a terminal; pipe a video into it")
+    if name != STANDARD and not is_url(name):
         check_file(name)
-    target = name if is_url(name) else f"file:{name}"
+    target = "pipe:0" if name == STANDARD else name if is_url(name) else f"file:{name}"
+    # Who writes into a pipe may take his time.
+    patience = None if name == STANDARD else (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     try:
-        return av.open(target, timeout=(OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS))
+        return av.open(target, timeout=patience)
     except InvalidDataError as error:
         raise InputError(
             f"{name}: not a video, or cut off before its index (FFmpeg can't read it: {error.strerror})"

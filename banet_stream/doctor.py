@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from . import backends
-from .encode import CODECS, Codec
+from .codecs import CODECS, Codec
 from .errors import BanetStreamError
 from .matting import Matter
 

@@ -9,6 +9,7 @@
     ├── WeightsError                exit 7    a model's weights are missing or damaged
     ├── MatteError                  exit 8    the network failed on a frame
     ├── IncompleteInput             exit 9    the source was cut off or damaged; the rest is in OUTPUT
+    ├── PromiseBroken               exit 10   --verify found a difference; OUTPUT is there
     └── Interrupted                 exit 130  Ctrl-C; the part file is kept and named
 
 The message is one line that says what is wrong, why, and what to do. ``assert`` and other
@@ -77,6 +78,16 @@ class IncompleteInput(BanetStreamError):
     exit_code = 9
 
     def __init__(self, message: str, summary: Summary | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+class PromiseBroken(BanetStreamError):
+    """``summary`` is what ``process`` would have returned, with the findings."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, summary: Summary) -> None:
         super().__init__(message)
         self.summary = summary
 

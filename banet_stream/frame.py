@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self
+from typing import Self, TypeVar
 
 import av
 import numpy as np
@@ -30,6 +30,11 @@ class PixelFormat:
     @property
     def dtype(self) -> type[np.generic]:
         return np.uint8 if self.depth == 8 else np.int16
+
+    @property
+    def alpha_name(self) -> str:
+        """FFmpeg's name of the same layout with a fourth plane."""
+        return self.name.replace("yuv", "yuva")
 
 
 _SUBSAMPLINGS = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
@@ -86,9 +91,14 @@ MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt20
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
 
 
+def usual_colour(width: int, height: int) -> str:
+    """The matrix of untagged video, by size."""
+    return "bt709" if width > SD_WIDTH or height > SD_HEIGHT else "bt601"
+
+
 def colour_of(frame: av.VideoFrame) -> Colour:
     """The frame's tags; what is untagged follows the convention by size (BT.601 up to 1024x576)."""
-    usual = BT709 if frame.width > SD_WIDTH or frame.height > SD_HEIGHT else SMPTE170M
+    usual = BT709 if usual_colour(frame.width, frame.height) == "bt709" else SMPTE170M
     space = int(frame.colorspace) if int(frame.colorspace) in MATRICES else usual
     primaries, transfer = (
         usual if int(tag) in (0, UNSPECIFIED) else int(tag)
@@ -104,6 +114,8 @@ class Frame:
 
     ``planes`` are Y [H, W], U and V [h, w]: uint8, or int16 above 8 bits, as coded; a player turns them
     ``rotation`` degrees (0, 90, 180, 270) counter-clockwise and stretches them by the sample aspect ratio.
+    ``alpha`` is the matte [H, W] float32 in 0..1, where the output asks for it; colours are straight, not
+    multiplied by it.
     """
 
     planes: list[Tensor]
@@ -113,6 +125,7 @@ class Frame:
     time_base: Fraction
     rotation: int = 0
     sample_aspect_ratio: Fraction = Fraction(1)
+    alpha: Tensor | None = None
 
     @property
     def height(self) -> int:
@@ -129,6 +142,10 @@ class Frame:
     @property
     def pts_seconds(self) -> float:
         return float(self.pts * self.time_base)
+
+
+# What is done to a frame gives one of its kind (live.py has its own).
+AnyFrame = TypeVar("AnyFrame", bound=Frame)
 
 
 def planes_of(frame: av.VideoFrame, pixel_format: PixelFormat) -> list[Tensor]:
@@ -148,17 +165,27 @@ def quarter_turns(frame: av.VideoFrame) -> int:
 
 def to_video_frame(frame: Frame) -> av.VideoFrame:
     """A copy in FFmpeg's own memory, ready for an encoder."""
-    video = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    for target, source in zip(planes_of(video, frame.format), frame.planes, strict=True):
+    layout, planes = frame.format.name, frame.planes
+    if frame.alpha is not None:
+        layout = frame.format.alpha_name
+        planes = [*planes, alpha_samples(frame.alpha, frame.format.depth)]
+    video = av.VideoFrame(frame.width, frame.height, layout)
+    for target, source in zip(planes_of(video, frame.format), planes, strict=True):
         target.copy_(source)
     video.pts, video.time_base = frame.pts, frame.time_base
     video.colorspace, video.color_range = frame.colour.space, frame.colour.range
     return video
 
 
+def alpha_samples(alpha: Tensor, depth: int) -> Tensor:
+    """[H, W] in 0..1 as samples of ``depth`` bits, which use the full range whatever the colours' is."""
+    samples: Tensor = (alpha * (2**depth - 1) + 0.5).to(torch.uint8 if depth == 8 else torch.int16)
+    return samples
+
+
 def rgb_of(frame: Frame) -> NDArray[np.uint8]:
     """[H, W, 3] uint8, turned upright: for eyes and for other libraries, not for the pipeline."""
-    picture = to_video_frame(frame).to_ndarray(format="rgb24")
+    picture = to_video_frame(replace(frame, alpha=None)).to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))
 
 

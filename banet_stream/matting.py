@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import ops
-from .background import Background
+from .background import Background, Transparent
+from .cutout import cut_out
 from .engines import TorchEngine, choose_device, choose_precision, load_network
 from .errors import MatteError
-from .frame import Frame, Packet
+from .frame import AnyFrame, Frame, Packet
 from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
-
-AnyFrame = TypeVar("AnyFrame", bound=Frame)
 
 DEFAULT_MODEL = "banet64"
 DEFAULT_SIZE = 512
@@ -210,22 +209,43 @@ def network_size(
 
 
 def matte(
-    items: Iterable[Frame | Packet], stream: MatteStream, background: Background
+    items: Iterable[Frame | Packet],
+    stream: MatteStream,
+    background: Background,
+    *,
+    keep_alpha: bool = False,
+    watch: Callable[[Frame, Tensor], None] | None = None,
 ) -> Iterator[Frame | Packet]:
-    """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage."""
+    """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage.
+
+    ``keep_alpha``: frames carry their matte at full size; so they do, with the subject's own colours, where
+    the background is Transparent. ``watch`` is shown every frame with its matte at network size.
+    """
     for item in items:
         if isinstance(item, Packet):
             yield item
-            continue
-        yield matte_frame(item, stream, background)
+        else:
+            yield matte_frame(item, stream, background, keep_alpha=keep_alpha, watch=watch)
 
 
-def matte_frame(frame: AnyFrame, stream: MatteStream, background: Background) -> AnyFrame:
-    """The frame with its subject before ``background``."""
-    alpha = stream.network_alpha(frame).cpu()
-    with stream.timings("background"):
+def matte_frame(
+    frame: AnyFrame,
+    stream: MatteStream,
+    background: Background,
+    *,
+    keep_alpha: bool = False,
+    watch: Callable[[Frame, Tensor], None] | None = None,
+) -> AnyFrame:
+    """The frame with its subject before ``background``; options as in :func:`matte`."""
+    alpha, timings = stream.network_alpha(frame).cpu(), stream.timings
+    if watch:
+        watch(frame, alpha)
+    if isinstance(background, Transparent):
+        with timings("composite"):
+            return cut_out(frame, alpha)
+    with timings("background"):
         behind = background.planes(frame, alpha)
-    with stream.timings("composite"):
+    with timings("composite"):
         planes = ops.composite(
             frame.planes,
             alpha,
@@ -233,4 +253,9 @@ def matte_frame(frame: AnyFrame, stream: MatteStream, background: Background) ->
             depth=frame.format.depth,
             subsampling=frame.format.subsampling,
         )
-    return frame.with_planes(planes)
+    done = frame.with_planes(planes)
+    if keep_alpha:
+        with timings("alpha"):
+            full = ops.upsample_alpha(alpha, frame.planes[0], depth=frame.format.depth)
+        done = replace(done, alpha=full)
+    return done

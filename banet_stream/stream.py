@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops, pipeline
-from .background import Background, open_background
-from .decode import Source, decode, is_url
-from .encode import EncodeOptions, Sink, encode
-from .errors import IncompleteInput, Interrupted, OutputError
+from .background import Background, Transparent, open_background
+from .codecs import EncodeOptions
+from .decode import STANDARD, Source, decode, is_url
+from .encode import Sink, encode
+from .errors import IncompleteInput, Interrupted, OutputError, PromiseBroken
 from .frame import Frame, rgb_of
+from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
+from .open_output import open_output
+from .output import Output
 from .pipeline import StageTime
+from .verify import CoreSamples, Verification
+from .verify import verify as verify_files
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,19 @@ class Summary:
     encoder: str
     engine: str
     notices: list[str] = field(default_factory=list)
+    verification: Verification | None = None
 
     @property
     def fps(self) -> float:
         """Frames per second, end to end."""
         return self.frames / self.seconds
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it in what JSON knows; ``verified`` is null where nothing was compared."""
+        facts = asdict(self) | {"output": str(self.output), "fps": self.fps}
+        findings = facts.pop("verification")
+        kept = None if self.verification is None else not self.verification.broken
+        return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
 def process(
@@ -65,38 +79,60 @@ def process(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     audio: bool = True,
+    deinterlace: str = "auto",
     encoding: EncodeOptions | None = None,
+    alpha_out: str | Path | None = None,
+    verify: bool = False,
+    announce: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
     """Reads a video, puts its people before another background and writes the result.
 
     Args:
-        source: file or URL. output: file; the extension chooses the container.
+        source: file, photo, URL or ``-``. output: file, whose extension chooses the container; numbered
+            pictures (``out/%06d.png``); or ``-``, y4m on standard output.
         background: as ``--bg`` takes it, or a Background.
         matter: None makes one with the defaults.
         start_seconds, duration_seconds: the part to process.
         audio: False leaves the sound out.
+        deinterlace: ``auto`` (where the source is marked so), ``on`` or ``off``.
         encoding: codec, quality, overwriting.
+        alpha_out: file for the matte by itself.
+        verify: reads source and output again and compares them; ``Summary.verification``.
+        announce: called with what is to be said before the work begins, as the size of a large output.
         progress: called after every frame, in the calling thread.
         stop: once set, the source ends where it is.
 
     Raises:
         BanetStreamError: one of ``errors``, and OUTPUT is not there; but for IncompleteInput (the source was
-            cut off: OUTPUT holds what could be read) and Interrupted (the part file is named).
+            cut off: OUTPUT holds what could be read), PromiseBroken (verify: OUTPUT is there) and Interrupted
+            (the part file is named).
     """
     encoding = encoding or EncodeOptions()
     with ExitStack() as stack:
-        video = Source(source, start_seconds=start_seconds, duration_seconds=duration_seconds, audio=audio)
+        video = open_source(
+            source,
+            start_seconds=start_seconds,
+            duration_seconds=duration_seconds,
+            audio=audio,
+            deinterlace=deinterlace,
+        )
         stack.callback(video.close)
         video.stop = stop or video.stop
-        sink = Sink(output, video, encoding)
         behind = background
         if not isinstance(behind, Background):
             behind = open_background(behind)
             stack.callback(behind.close)  # the caller's own stays the caller's
-        refuse_to_overwrite(sink.path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
+        transparent = isinstance(behind, Transparent)
+        sink = open_output(output, video, encoding, alpha=transparent, alpha_out=alpha_out)
+        sink.announce = announce or sink.announce
+        for path in (output, alpha_out):
+            refuse_to_overwrite(path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
         stream = MatteStream(matter or Matter())
+        samples = CoreSamples() if verify else None
+        if samples and not isinstance(getattr(sink, "main", sink), Sink):
+            raise OutputError(f"--verify: {output} is no video file, which it could read again")
 
         began = time.perf_counter()
 
@@ -106,8 +142,14 @@ def process(
 
         try:
             stages = pipeline.run(
-                decode(video),
-                partial(matte, stream=stream, background=behind),
+                decode(video) if isinstance(video, Source) else video.decode(),
+                partial(
+                    matte,
+                    stream=stream,
+                    background=behind,
+                    keep_alpha=alpha_out is not None,
+                    watch=samples.watch if samples else None,
+                ),
                 partial(encode, sink=sink, progress=report),
             )
         except KeyboardInterrupt as error:
@@ -123,20 +165,67 @@ def process(
             operations=stream.timings.seconds,
             encoder=sink.encoder,
             engine=stream.matter.description,
-            notices=sink.notices,
+            notices=[*video.notices, *sink.notices],
         )
+        if samples:
+            usual = encoding.crf is None and encoding.bit_rate is None
+            with closing(reopen(video)) as again:
+                found = verify_files(again, sink.path, samples, usual_quality=usual)
+            summary = replace(summary, verification=found)
         if video.lost_frames or video.damaged:
             raise IncompleteInput(describe_loss(video, sink), summary)
+        if summary.verification and summary.verification.broken:
+            raise PromiseBroken(describe_broken(summary), summary)
     return summary
 
 
-def describe_interruption(sink: Sink) -> str:
+def reopen(video: Source | Photo) -> Source:
+    assert isinstance(video, Source)
+    return Source(
+        video.name,
+        start_seconds=video.start_seconds,
+        duration_seconds=video.duration_seconds,
+        audio=video.audio,
+        deinterlace=video.deinterlace,
+    )
+
+
+def describe_broken(summary: Summary) -> str:
+    assert summary.verification is not None
+    broken = [f"{f.name}: {f.source} became {f.output}" for f in summary.verification.broken]
+    return f"{summary.output}: is there, but not as promised: {'; '.join(broken)}"
+
+
+def open_source(
+    name: str | Path,
+    *,
+    start_seconds: float,
+    duration_seconds: float | None,
+    audio: bool,
+    deinterlace: str,
+) -> Source | Photo:
+    """A photo where the file is one, else a video."""
+    photo = None if str(name) == STANDARD or is_url(str(name)) else open_photo(name)
+    if photo is not None:
+        return photo
+    return Source(
+        name,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        audio=audio,
+        deinterlace=deinterlace,
+    )
+
+
+def describe_interruption(sink: Output) -> str:
+    if sink.part is None and sink.frames:
+        return f"interrupted after {sink.frames} frames"
     if sink.part is None:
         return "interrupted before the first frame was written"
     return f"interrupted; the {sink.frames} frames done so far are in {sink.part}"
 
 
-def describe_loss(video: Source, sink: Sink) -> str:
+def describe_loss(video: Source | Photo, sink: Output) -> str:
     reason = f" ({video.read_error})" if video.read_error else ""
     total = video.frames + video.lost_frames
     return (
@@ -145,8 +234,11 @@ def describe_loss(video: Source, sink: Sink) -> str:
     )
 
 
-def refuse_to_overwrite(output: Path, inputs: dict[str, str]) -> None:
+def refuse_to_overwrite(path: str | Path | None, inputs: dict[str, str]) -> None:
     """The input is never touched, whatever the options say."""
+    if path is None:
+        return
+    output = Path(path)
     for role, name in inputs.items():
         if name and not is_url(name) and output.exists() and output.samefile(name):
             raise OutputError(f"{output}: is {role} itself; choose another name")

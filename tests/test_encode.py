@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import read
 
+from banet_stream.codecs import CODECS, CONTAINERS, EncodeOptions, choose_format
 from banet_stream.decode import Source, decode
-from banet_stream.encode import CODECS, CONTAINERS, EncodeOptions, Sink, choose_format, encode, lasting
+from banet_stream.encode import Sink, encode, lasting
 from banet_stream.errors import OutputError
 from banet_stream.frame import PIXEL_FORMATS, planes_of
 

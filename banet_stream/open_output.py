@@ -1,0 +1,69 @@
+"""Which output OUTPUT's name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .codecs import CONTAINERS, EncodeOptions
+from .decode import STANDARD, Source
+from .encode import Sink
+from .errors import OutputError
+from .images import PICTURES, Photo, PictureFile
+from .matte_out import Beside, MatteFile
+from .output import Output, check_no_rate
+from .pipe import Y4m
+from .sequence import Sequence, is_pattern
+
+PATTERN_EXAMPLE = "out/%06d.png"
+
+
+def open_output(
+    path: str | Path,
+    source: Source | Photo,
+    options: EncodeOptions,
+    *,
+    alpha: bool = False,
+    alpha_out: str | Path | None = None,
+) -> Output:
+    """The output for a path: video file, numbered pictures, ``-``, or for a photo one picture.
+
+    Args:
+        alpha: the frames are transparent. alpha_out: where the matte goes by itself.
+
+    Raises:
+        OutputError: when no output can be made of that.
+    """
+    main = open_one(Path(path), source, options, alpha=alpha)
+    if alpha_out is None:
+        return main
+    if Path(alpha_out) == Path(path):
+        raise OutputError(f"--alpha-out {alpha_out}: is OUTPUT itself; choose another name")
+    usual = EncodeOptions(overwrite=options.overwrite)
+    return Beside(main, open_one(Path(alpha_out), source, usual, matte=True), main_alpha=alpha)
+
+
+def open_one(
+    path: Path, source: Source | Photo, options: EncodeOptions, *, alpha: bool = False, matte: bool = False
+) -> Output:
+    suffix = path.suffix.lower()
+    if isinstance(source, Photo):
+        if suffix not in PICTURES or is_pattern(path):
+            raise OutputError(f"{path}: a photo becomes a picture; use {', '.join(PICTURES)}")
+        return PictureFile(path, source, options, alpha=alpha, matte=matte)
+    if str(path) == STANDARD:
+        if alpha or matte:
+            raise OutputError("-o -: y4m can't hold transparency; use .mov, .webm, .mkv or out/%06d.png")
+        check_no_rate(path, options)
+        return Y4m(source)
+    if is_pattern(path):
+        return Sequence(path, source, options, alpha=alpha, matte=matte)
+    if suffix in PICTURES:
+        raise OutputError(f"{path}: a video becomes many pictures; use a number, as in {PATTERN_EXAMPLE}")
+    if suffix not in CONTAINERS:
+        raise OutputError(
+            f"{path}: the extension must be one of {', '.join(CONTAINERS)}, or pictures ({PATTERN_EXAMPLE}), "
+            f"got {suffix or 'none'!r}"
+        )
+    if matte:
+        return MatteFile(path, source, options, video_only=True)
+    return Sink(path, source, options, alpha=alpha)

@@ -1,0 +1,130 @@
+"""A photo in, a photo out."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import portrait
+from PIL import Image, ImageCms
+
+from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
+
+ORIENTATION, MAKER = 0x0112, 0x010F
+# How a camera held like that stores an upright picture.
+STORED = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_photo_to_photo(matter: Matter, tmp_path: Path, orientation: int, suffix: str) -> None:
+    upright, source, output = portrait(96, 128), tmp_path / "in.png", tmp_path / f"out{suffix}"
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[MAKER] = orientation, "A camera"
+    turn = STORED[orientation]
+    (upright.transpose(turn) if turn is not None else upright).save(source, exif=exif)
+    summary = process(source, output, background="#00b140", matter=matter)
+    assert summary.frames == 1
+    with Image.open(output) as picture:
+        assert picture.size == (96, 128)
+        assert picture.getexif().get(ORIENTATION, 1) == 1
+        assert picture.getexif()[MAKER] == "A camera"
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    before = np.asarray(upright).astype(int)
+    tolerance = 8 if suffix == ".jpg" else 0  # the core is the photo's own, bit for bit
+    assert np.percentile(np.abs(pixels - before)[26:44, 40:52], 90) <= tolerance
+    assert np.abs(pixels[:10, :10] - [0x00, 0xB1, 0x40]).max() <= 3
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["in.png", output.name]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_photo_to_transparent_picture(matter: Matter, tmp_path: Path, suffix: str) -> None:
+    source, output, matte = tmp_path / "in.jpg", tmp_path / f"out{suffix}", tmp_path / "matte.png"
+    portrait(96, 128).save(source, quality=95)
+    process(source, output, background="transparent", matter=matter, alpha_out=matte)
+    with Image.open(output) as picture:
+        assert picture.mode == "RGBA"
+        alpha = np.asarray(picture)[..., 3]
+    assert alpha[26:44, 40:52].mean() > 250
+    assert alpha[:10, :10].max() == 0
+    with Image.open(matte) as picture:
+        assert np.array_equal(np.asarray(picture), alpha)
+
+
+def test_the_colour_profile_stays_and_the_thumbnail_goes(matter: Matter, tmp_path: Path) -> None:
+    """A thumbnail would show the background that was taken away."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    small = io.BytesIO()
+    portrait(48, 64).save(small, "JPEG")
+    thumbnail = small.getvalue()
+    # TIFF header; IFD0: Make; IFD1: where the thumbnail is and how long.
+    header = b"II*\0\x08\0\0\0"
+    first = b"\x01\0" + b"\x0f\x01\x02\0\x04\0\0\0ABC\0" + (26).to_bytes(4, "little")
+    place = (26 + 2 + 24 + 4).to_bytes(4, "little")
+    second = b"\x02\0" + b"\x01\x02\x04\0\x01\0\0\0" + place
+    second += b"\x02\x02\x04\0\x01\0\0\0" + len(thumbnail).to_bytes(4, "little") + bytes(4)
+    exif = b"Exif\0\0" + header + first + second + thumbnail
+    source, output = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    portrait(96, 128).save(source, exif=exif, icc_profile=profile)
+    assert thumbnail in source.read_bytes()
+    process(source, output, background="green", matter=matter)
+    content = output.read_bytes()
+    assert content.count(b"\xff\xd8\xff") == 1
+    with Image.open(output) as picture:
+        assert picture.info["icc_profile"] == profile
+        assert picture.getexif()[MAKER] == "ABC"
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16", "LA"])
+def test_every_mode(matter: Matter, tmp_path: Path, mode: str) -> None:
+    source = tmp_path / "in.tif"
+    picture = portrait(64, 80)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+    source = tmp_path / ("in.png" if mode in ("P", "LA") else "in.tif")
+    picture.save(source)
+    process(source, tmp_path / "out.png", matter=matter)
+    with Image.open(tmp_path / "out.png") as result:
+        assert (result.mode, result.size) == ("RGB", (64, 80))
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("out.mp4", {}, "a photo becomes a picture"),
+        ("%d.png", {}, "a photo becomes a picture"),
+        ("out.png", {"crf": 3}, "this has one quality"),
+        ("none/out.png", {}, "there is no directory"),
+        ("in.png", {"overwrite": True}, "is INPUT itself"),
+        ("in.png", {}, "exists already"),
+    ],
+)
+def test_what_a_photo_can_not_become(
+    tmp_path: Path, output: str, options: dict[str, object], message: str
+) -> None:
+    source = tmp_path / "in.png"
+    portrait(32, 32).save(source)
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match=message):
+        process(source, tmp_path / output, encoding=EncodeOptions(**options))
+    assert source.read_bytes() == before
+
+
+def test_jpeg_is_not_transparent(tmp_path: Path) -> None:
+    portrait(32, 32).save(tmp_path / "in.png")
+    with pytest.raises(OutputError, match=r"\.jpg can't hold transparency; use \.png"):
+        process(tmp_path / "in.png", tmp_path / "out.jpg", background="transparent")
+
+
+def test_a_truncated_photo(tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(source)
+    source.write_bytes(source.read_bytes()[:4000])
+    with pytest.raises(InputError, match="the picture can't be read"):
+        process(source, tmp_path / "out.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
