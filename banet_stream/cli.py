@@ -21,7 +21,7 @@ from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .decode import STANDARD
 from .demo import command as demo
-from .engines import PRECISIONS
+from .engines import ENGINES, PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
 from .images import PICTURES
 from .kinds import is_live
@@ -125,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
     add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
+    add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")
     add("--codec", help=f"{', '.join(CODECS)}; default: the container's usual one")
     rate = group.add_mutually_exclusive_group()
     rate.add_argument("--crf", type=int, help="constant quality, lower is better; default: by codec")
@@ -148,7 +149,13 @@ def run(options: argparse.Namespace) -> None:
     if options.duration is not None and options.duration <= 0:
         raise UsageError("--duration: must be more than nothing")
     try:
-        matter = Matter(options.model, device=options.device, precision=options.precision, size=options.size)
+        matter = Matter(
+            options.model,
+            device=options.device,
+            precision=options.precision,
+            size=options.size,
+            engine=options.engine,
+        )
     except ValueError as error:
         raise UsageError(f"--size {options.size}: {error}") from error
     stop = threading.Event()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,8 +15,61 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .errors import DeviceError, MatteError, WeightsError
 from .network import BANet
 
+log = logging.getLogger(__name__)
+
+ENGINES = ("auto", "openvino", "torch")
 WEIGHTS = Path(__file__).parent / "weights"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Engine(Protocol):
+    """The network, prepared for where it runs."""
+
+    name: str
+    device: torch.device
+    precision: str
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """[N, 3, h, w] float32, normalised -> the matte [N, 1, h, w] float32 in 0..1 on the engine's device.
+
+        Raises:
+            MatteError: when the network fails or gives no numbers.
+        """
+
+    def outputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As when called, and the boundary attention map [N, 1, h, w] float32 in 0..1."""
+
+
+def load_engine(
+    model: str, *, device: str = "auto", precision: str = "auto", engine: str = "auto", threads: int = 0
+) -> Engine:
+    """The network of ``model``, ready to run. Options as in :class:`banet_stream.Matter`.
+
+    Raises:
+        DeviceError, WeightsError: when one of these can't be had.
+    """
+    if engine not in ENGINES:
+        raise DeviceError(f"--engine {engine}: must be {', '.join(ENGINES)}")
+    where = choose_device(device)
+    chosen = choose_precision(precision, where)
+    network = load_network(model)
+    if where.type == "cuda":
+        if engine == "openvino":
+            raise DeviceError("--engine openvino: runs on the CPU; add --device cpu, or leave --engine out")
+        return TorchEngine(network, where, chosen)
+    if engine == "torch":
+        return TorchEngine(network, where, chosen)
+    try:
+        from .openvino_engine import OpenVinoEngine  # noqa: PLC0415  (may not be there)
+    except ImportError as error:
+        if engine == "openvino":
+            raise DeviceError(f"--engine openvino: {error}; pip install openvino") from error
+        log.warning(
+            "OpenVINO is not here (%s): the network runs in PyTorch, half as fast; pip install openvino",
+            error,
+        )
+        return TorchEngine(network, where, chosen)
+    return OpenVinoEngine(network, chosen, threads=threads)
 
 
 class TorchEngine:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from . import ops
 from .background import Background, Transparent
 from .cutout import cut_out
-from .engines import TorchEngine, choose_device, choose_precision, load_network
+from .engines import load_engine
 from .errors import MatteError
 from .frame import AnyFrame, Frame, Packet
 from .network import COARSEST_STRIDE, MEAN, STD
@@ -48,6 +48,8 @@ class Matter:
         model: ``banet64``, or the path of a .safetensors file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``float16`` (CUDA only).
+        engine: what runs the network: ``auto`` (on a CPU OpenVINO), ``openvino`` or ``torch``.
+        threads: for the network on a CPU; 0: as many as there are cores.
         size: longest side of the picture as the network sees it, in pixels.
 
     Raises:
@@ -61,10 +63,11 @@ class Matter:
         device: str = "auto",
         precision: str = "auto",
         size: int = DEFAULT_SIZE,
+        engine: str = "auto",
+        threads: int = 0,
     ) -> None:
         self.model, self.size = model, checked_size(size)
-        where = choose_device(device)
-        self.engine = TorchEngine(load_network(model), where, choose_precision(precision, where))
+        self.engine = load_engine(model, device=device, precision=precision, engine=engine, threads=threads)
 
     def at_size(self, size: int) -> Matter:
         """The same network, loaded once, seeing pictures at another ``size``."""

@@ -262,7 +262,7 @@ def test_the_room_would_show_if_it_were_let_through(stub: Callable[..., Matter],
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_network_that_overflows_shows_no_room(tmp_path: Path, value: float) -> None:
     """An infinite logit is a matte of 1, all person: the real engine must not let it through."""
-    matter = Matter(device="cpu", precision="float32", size=64)
+    matter = Matter(device="cpu", precision="float32", size=64, engine="torch")
     with torch.no_grad():
         matter.engine.network.head.bias.fill_(value)
     output = tmp_path / "o.mkv"

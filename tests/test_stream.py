@@ -284,7 +284,7 @@ def test_an_error_in_any_stage_leaves_nothing_behind(
     clip: Clip, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, output = clip(frames=40, audio="aac"), tmp_path / "out.mp4"
-    broken = Matter(device="cpu", precision="float32", size=64)
+    broken = Matter(device="cpu", precision="float32", size=64, engine="torch")
     calls = 0
 
     def later(action: Callable[[], object]) -> object:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from ..engines import TorchEngine
+from ..engines import Engine
 
 if TYPE_CHECKING:
     from ..matting import Matter
@@ -37,7 +37,7 @@ class Turns:
 class SharedEngine:
     """An engine for several videos, pictures and webcams at once: one frame of each in turn."""
 
-    def __init__(self, engine: TorchEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.turns = engine, Turns()
 
     def __getattr__(self, name: str) -> object:
@@ -48,7 +48,7 @@ class SharedEngine:
             return self.engine(image)
 
     def outputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``TorchEngine.outputs``."""
+        """See ``Engine.outputs``."""
         with self.turns:
             return self.engine.outputs(image)
 
@@ -56,5 +56,5 @@ class SharedEngine:
 def share(matter: Matter) -> Matter:
     """``matter`` for several threads at once, and so every ``at_size`` made from it."""
     shared = matter.at_size(matter.size)
-    shared.engine = cast("TorchEngine", SharedEngine(matter.engine))
+    shared.engine = cast("Engine", SharedEngine(matter.engine))
     return shared

@@ -1,0 +1,182 @@
+"""The network in OpenVINO: on a CPU about twice as fast as in PyTorch (benchmarks/bench_engines.py).
+
+The graph is made from the network itself, once: that takes seconds, so it is kept in the user's cache folder
+and read from there afterwards. One compiled graph serves every size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from . import backends
+from .errors import DeviceError, MatteError
+from .network import COARSEST_STRIDE, BANet
+
+log = logging.getLogger(__name__)
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# Part of a cached graph's name: another number where what is made here changes.
+GRAPH_VERSION = 1
+
+
+class OpenVinoEngine:
+    """Like ``engines.TorchEngine``, on the CPU.
+
+    Args:
+        network: in evaluation mode or not; it is not kept.
+        precision: ``float32`` or ``bfloat16``.
+        threads: for the network; 0: as many as PyTorch would take.
+
+    Raises:
+        DeviceError: when this CPU has no such precision.
+    """
+
+    name = f"openvino {openvino.__version__.split('-')[0]}"
+    device = torch.device("cpu")
+
+    def __init__(self, network: BANet, precision: str, *, threads: int = 0) -> None:
+        self.precision = precision
+        core = openvino.Core()
+        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise DeviceError("--precision bfloat16: this CPU has no instructions for it; use float32")
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+        }
+        self._request = core.compile_model(cached_graph(core, network), "CPU", options).create_infer_request()
+        self._lock = threading.Lock()  # a request serves one caller at a time, and holds what it gave
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """[N, 3, h, w] float32, normalised -> the matte [N, 1, h, w] float32 in 0..1.
+
+        Raises:
+            MatteError: when the network fails or gives no numbers.
+        """
+        return self.outputs(image)[0]
+
+    def outputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As when called, and the boundary attention map [N, 1, h, w] float32 in 0..1."""
+        height, width = image.shape[2:]
+        padded = pad_to_stride(image.detach().cpu().float().numpy())
+        try:
+            with self._lock:
+                found = self._request.infer({0: padded}, share_inputs=True)
+                logits, boundary = (torch.from_numpy(found[i][..., :height, :width].copy()) for i in range(2))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise MatteError(f"the network failed in OpenVINO ({reason}); try --engine torch") from error
+        # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
+        if not bool(logits.isfinite().all()):
+            raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
+        return torch.sigmoid(logits), boundary
+
+
+def pad_to_stride(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[N, 3, h, w] -> the same with sides that are multiples of 32, as the network itself pads."""
+    bottom, right = (-side % COARSEST_STRIDE for side in image.shape[2:])
+    if bottom or right:
+        image = np.pad(image, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="edge")
+    return np.ascontiguousarray(image)
+
+
+# --- the graph -------------------------------------------------------------------------------------
+
+
+class Outputs(nn.Module):
+    """What the engine needs of the network."""
+
+    def __init__(self, network: BANet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.network(image)
+        return output.alpha, output.boundary
+
+
+def cached_graph(core: openvino.Core, network: BANet) -> openvino.Model:
+    """The network's graph, from the cache folder if it is there, else made and put there."""
+    path = cache_folder() / f"{fingerprint(network)}.xml"
+    if path.exists():
+        try:
+            return core.read_model(path)
+        except RuntimeError as error:  # cut off, or from another machine
+            log.info("%s can't be read (%s): made anew", path, str(error).splitlines()[0])
+    graph = make_graph(network)
+    try:
+        keep(graph, path)
+    except (OSError, RuntimeError) as error:
+        log.info("%s can't be kept (%s): the next start takes seconds longer", path, error)
+    return graph
+
+
+def make_graph(network: BANet) -> openvino.Model:
+    """Traced by PyTorch, with open batch and sides. Without ``openvino.convert_model``, which can report its
+    use to OpenVINO's makers."""
+    from openvino.frontend import FrontEndManager  # noqa: PLC0415  (seldom needed, slow to import)
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
+
+    from .engines import fold_batch_norm  # noqa: PLC0415  (it imports this module)
+
+    outputs, example = Outputs(network.eval()), torch.zeros(1, 3, 2 * COARSEST_STRIDE, 3 * COARSEST_STRIDE)
+    with warnings.catch_warnings(), backends.using("reference"), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing's, of the checks that don't depend on values
+        folded = fold_batch_norm(outputs)
+        traced = torch.jit.trace(folded, example)  # type: ignore[no-untyped-call]
+        decoder = TorchScriptPythonDecoder(traced)  # must outlive what is loaded from it
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        graph: Any = frontend.convert(frontend.load(decoder))
+    graph.reshape([-1, 3, -1, -1])
+    return graph
+
+
+def keep(graph: openvino.Model, path: Path) -> None:
+    """Both files appear whole or not at all, the .xml, which is looked for, last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent))
+    try:
+        openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):
+            (folder / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """``$BANET_CACHE``, or the platform's usual place."""
+    if chosen := os.environ.get("BANET_CACHE"):
+        return Path(chosen)
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "banet-stream"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "banet-stream"
+
+
+def fingerprint(network: BANet) -> str:
+    """Of all that the graph depends on."""
+    facts = (
+        GRAPH_VERSION,
+        openvino.__version__,
+        network.channels,
+        network.detail_stride,
+        network.temperature,
+    )
+    digest = hashlib.sha256(repr(facts).encode())
+    for name, values in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:32]

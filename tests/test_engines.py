@@ -1,0 +1,138 @@
+"""Engines: what OpenVINO computes is what PyTorch computes, and its graph cache can't break anything."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from banet_stream import Matter
+from banet_stream.engines import TorchEngine, load_engine, load_network
+from banet_stream.errors import DeviceError, MatteError
+from banet_stream.network import BANet
+from banet_stream.openvino_engine import OpenVinoEngine
+
+CPU = torch.device("cpu")
+# bfloat16 keeps 8 bits: a matte of 1 is off by 1/256 after one rounding, and there are some fifty layers.
+BFLOAT16 = 0.05
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BANET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def picture(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 64, 96), (2, 3, 96, 64), (1, 3, 50, 77), (1, 3, 1, 1), (1, 3, 288, 512)]
+)
+@pytest.mark.parametrize("channels", [64, 512])
+def test_openvino_computes_what_torch_computes(shape: tuple[int, ...], channels: int) -> None:
+    torch.manual_seed(1)
+    network = load_network("banet64") if channels == 64 else BANet(channels)
+    expected = TorchEngine(network, CPU, "float32").outputs(picture(*shape))
+    found = OpenVinoEngine(network, "float32").outputs(picture(*shape))
+    for wanted, got in zip(expected, found, strict=True):
+        assert got.shape == wanted.shape
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    try:
+        fast = OpenVinoEngine(load_network("banet64"), "bfloat16")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    exact = OpenVinoEngine(load_network("banet64"), "float32")
+    assert (fast(picture(1, 3, 288, 512)) - exact(picture(1, 3, 288, 512))).abs().max() < BFLOAT16
+
+
+def test_the_graph_is_kept_and_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64))
+    assert sorted(p.suffix for p in cache.iterdir()) == [".bin", ".xml"]
+    monkeypatch.setattr("banet_stream.openvino_engine.make_graph", lambda _: pytest.fail("made twice"))
+    again = OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64))
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_damaged_cache_is_made_anew(cache: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64))
+    (damaged,) = cache.glob(f"*{suffix}")
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 3])
+    assert torch.equal(OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64)), first)
+    monkeypatch.setattr("banet_stream.openvino_engine.make_graph", lambda _: pytest.fail("not repaired"))
+    assert torch.equal(OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64)), first)
+
+
+def test_it_works_without_a_place_for_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BANET_CACHE", str(tmp_path / "file" / "cache"))
+    assert OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_other_weights_have_another_graph(cache: Path) -> None:
+    OpenVinoEngine(load_network("banet64"), "float32")
+    other = load_network("banet64")
+    with torch.no_grad():
+        other.head.bias += 9
+    shifted = OpenVinoEngine(other, "float32")(picture(1, 3, 64, 64))
+    torch.testing.assert_close(
+        shifted, TorchEngine(other, CPU, "float32")(picture(1, 3, 64, 64)), atol=1e-4, rtol=0
+    )
+    assert len(list(cache.glob("*.xml"))) == 2
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_is_no_number_is_an_error(cache: Path, value: float) -> None:
+    network = load_network("banet64")
+    with torch.no_grad():
+        network.head.bias.fill_(value)
+    with pytest.raises(MatteError, match="gave no numbers in float32"):
+        OpenVinoEngine(network, "float32")(picture(1, 3, 64, 64))
+
+
+def test_threads_get_their_own_results() -> None:
+    engine, expected, found = load_engine("banet64", device="cpu", precision="float32"), {}, {}
+    pictures = [torch.randn(1, 3, 64, 64 + 32 * i) for i in range(4)]
+    for i, image in enumerate(pictures):
+        expected[i] = engine(image)
+
+    def work(i: int) -> None:
+        found[i] = [engine(pictures[i]) for _ in range(10)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(one, expected[i]) for i, many in found.items() for one in many)
+
+
+def test_auto_takes_openvino_on_the_cpu() -> None:
+    assert Matter(device="cpu", size=64).description.startswith("banet64 on openvino ")
+    assert Matter(device="cpu", size=64, engine="torch").description.startswith("banet64 on torch ")
+
+
+def test_without_openvino_torch_serves_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "banet_stream.openvino_engine")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(load_engine("banet64", device="cpu"), TorchEngine)
+    assert "OpenVINO is not here" in caplog.text
+    with pytest.raises(DeviceError, match="--engine openvino: "):
+        load_engine("banet64", device="cpu", engine="openvino")
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(DeviceError, match="--engine tensorrt: must be auto, openvino, torch"):
+        load_engine("banet64", engine="tensorrt")
