@@ -1,4 +1,7 @@
-"""Gradio's components, made safe for strangers: they open no address and decode no picture unasked."""
+"""Gradio's components, made safe for strangers: they open no address and decode no picture unasked.
+
+Guards are put on instances: beside a subclass's source file Gradio would write another file.
+"""
 
 from __future__ import annotations
 
@@ -6,68 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components.base import Component
 from gradio_client.utils import is_http_url_like
 
 from .uploads import PICTURE_EXTENSIONS, PICTURE_KINDS, VIDEO_EXTENSIONS, VIDEO_KINDS
 
 
-def refuse_address(path: str | Path | None) -> None:
-    """Gradio would download it: a visitor must not make the server fetch things.
-
-    Raises:
-        gradio.Error: for anything but a file.
-    """
-    if path is not None and is_http_url_like(str(path)):
-        raise gr.Error("This page opens no addresses. Upload the file itself.", print_exception=False)
-
-
-def refuse_kind(path: str | None, extensions: list[str], kinds: str) -> None:
-    """By name, before anything is opened; the content is checked later.
-
-    Raises:
-        gradio.Error: naming what is accepted.
-    """
-    if path is not None and Path(path).suffix.lower() not in extensions:
-        raise gr.Error(f"{Path(path).name} is not accepted. This page takes {kinds}.", print_exception=False)
-
-
-class VideoUpload(gr.Video):
+def video_upload(label: str, **options: Any) -> gr.Video:
     """An uploaded video, as a path."""
-
-    is_template = True  # the browser's part is gr.Video's
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """See gr.Video."""
-        refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-    def preprocess(self, payload: Any) -> str | None:
-        """See gr.Video."""
-        path: str | None = super().preprocess(payload)
-        refuse_kind(path, VIDEO_EXTENSIONS, VIDEO_KINDS)
-        return path
+    component = gr.Video(label=label, sources=["upload"], buttons=[], **options)
+    guard(component, VIDEO_EXTENSIONS, VIDEO_KINDS)
+    return component
 
 
-class PictureUpload(gr.Image):
-    """An uploaded picture, as a path."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """See gr.Image."""
-        refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The path; gr.Image would decode and write the picture anew."""
-        path = None if payload is None else payload.path
-        refuse_kind(path, PICTURE_EXTENSIONS, PICTURE_KINDS)
-        return path
+def picture_upload(label: str, **options: Any) -> gr.Image:
+    """An uploaded picture, as a path; not decoded, which the handlers do with limits and in words."""
+    component = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", buttons=[], **options)
+    guard(component, PICTURE_EXTENSIONS, PICTURE_KINDS)
+    return component
 
 
-def video_upload(label: str, **options: Any) -> VideoUpload:
-    return VideoUpload(label=label, sources=["upload"], buttons=[], **options)
+def guard(component: Component, extensions: list[str], kinds: str) -> None:
+    """Lets files in by name, whose content is checked later, and nothing else; they arrive as paths."""
+    fetch = component.async_move_resource_to_block_cache
 
+    async def refuse_address(url_or_file_path: str | Path | None) -> str | None:
+        # Gradio would download it: a visitor must not make the server fetch things.
+        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
+            raise gr.Error("This page opens no addresses. Upload the file itself.", print_exception=False)
+        return await fetch(url_or_file_path)
 
-def picture_upload(label: str, **options: Any) -> PictureUpload:
-    return PictureUpload(label=label, sources=["upload", "clipboard"], type="filepath", buttons=[], **options)
+    def path_of(payload: Any) -> str | None:
+        if payload is None:
+            return None
+        name = Path(payload.path or "").name
+        if Path(name).suffix.lower() not in extensions:
+            raise gr.Error(f"{name} is not accepted. This page takes {kinds}.", print_exception=False)
+        return str(payload.path)
+
+    component.async_move_resource_to_block_cache = refuse_address  # type: ignore[method-assign]
+    component.preprocess = path_of  # type: ignore[method-assign]

@@ -102,8 +102,9 @@ def timing_html(told: Explanation) -> str:
     shown = {words: told.seconds[name] * 1000 for name, words in STAGES.items()}
     longest = max(shown.values())
     rows = "".join(
-        f'<tr><th scope="row">{words}</th><td><span class="bar" style="width:{100 * ms / longest:.1f}%"></span>'
-        f"</td><td>{ms:.1f} ms</td></tr>"
+        f'<tr><th scope="row">{words}</th>'
+        f'<td><span class="bar" style="width:{100 * ms / longest:.1f}%"></span></td>'
+        f"<td>{ms:.1f} ms</td></tr>"
         for words, ms in shown.items()
     )
     total = sum(shown.values())

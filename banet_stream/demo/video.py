@@ -266,7 +266,9 @@ def video_tab(handlers: VideoHandlers, samples: Path) -> None:
         show_progress="minimal",
         show_progress_on=status,
     )
-    job.then(end, result, parts, **hidden)
+    # `then` alone is not called when a generator fails after its first words.
+    job.success(end, result, parts, **hidden)
+    job.failure(end, result, parts, **hidden)
     cancel.click(handlers.cancel, None, status, cancels=[job], **hidden).then(end, result, parts, **hidden)
     together.click(None, js=PLAY_TOGETHER, api_visibility="private")
 
