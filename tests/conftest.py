@@ -22,6 +22,14 @@ from banet_stream import Matter
 torch.set_num_threads(2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from the user's cache or left in it, by child processes either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BANET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @dataclass(frozen=True)
 class Spec:
     """A clip to make."""
