@@ -16,7 +16,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from . import __version__, doctor, fields
+from . import __version__, bench, doctor, fields
 from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .decode import STANDARD
@@ -26,9 +26,9 @@ from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroke
 from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, run_live
-from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
+from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
 from .redact import RedactingFormatter, redact
-from .stream import Progress, Summary, process
+from .stream import Progress, Summary, process, stats_table
 from .verify import as_table
 
 DESCRIPTION = """\
@@ -37,10 +37,11 @@ Takes people out of their background in video and puts any background behind the
   banet-stream input.mp4 -o out.mp4 --bg office.png
   banet-stream rtsp://camera/stream -o rtsp://server/live --bg office.png
   banet-stream doctor             what runs here: versions, device, decoder, encoder, engine
+  banet-stream bench CLIP         how fast it is here, stage by stage; --help after it
   banet-stream demo               a page in the browser; --help after it
 """
 EPILOG = """\
-A first word that is a command (doctor, demo) is taken as one; a file of that name is ./doctor.
+A first word that is a command (doctor, bench, demo) is taken as one; a file of that name is ./doctor.
 Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 device; 7 weights; 8 matte;
 9 the input was cut off or damaged, and OUTPUT holds the rest; 10 --verify found a promise broken;
 130 interrupted.
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["doctor"]:
         sys.exit(doctor.main(words[1:]))
+    if words[:1] == ["bench"]:
+        sys.exit(bench.main(words[1:]))
     if words[:1] == ["demo"]:
         sys.exit(demo.main(words[1:]))
     parser = build_parser()
@@ -118,10 +121,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
     )
     add(
+        "--quality",
+        choices=tuple(QUALITIES),
+        default=DEFAULT_QUALITY,
+        help=f"{', '.join(QUALITIES)}; default: {DEFAULT_QUALITY}",
+    )
+    add(
         "--size",
         type=int,
-        default=DEFAULT_SIZE,
-        help=f"longest side the network sees; default: {DEFAULT_SIZE}",
+        help=f"longest side the network sees; default: by quality, {', '.join(map(str, QUALITIES.values()))}",
     )
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
     add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
@@ -153,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
             options.model,
             device=options.device,
             precision=options.precision,
-            size=options.size,
+            size=options.size or QUALITIES[options.quality],
             engine=options.engine,
         )
     except ValueError as error:
@@ -261,20 +269,6 @@ def report(summary: Summary, options: argparse.Namespace) -> None:
         print(stats_table(summary), file=target)
     if summary.verification:
         print(as_table(summary.verification), file=target)
-
-
-def stats_table(summary: Summary) -> str:
-    """Milliseconds per frame of every stage. Stages overlap: the slowest one sets the pace."""
-    rows = [f"{'stage':<14}{'busy ms/frame':>14}{'waiting ms/frame':>18}"]
-    per_frame = 1000 / max(1, summary.frames)
-    for stage in summary.stages:
-        busy, waiting = stage.busy_seconds * per_frame, stage.wait_seconds * per_frame
-        rows.append(f"{stage.name:<14}{busy:>14.2f}{waiting:>18.2f}")
-        if stage.name == "matte":
-            rows += [f"  {name:<12}{s * per_frame:>14.2f}" for name, s in summary.operations.items()]
-    rows.append(f"{'end to end':<14}{summary.seconds * per_frame:>14.2f}")
-    rows.append(f"matte: {summary.engine}; encoder: {summary.encoder}")
-    return "\n".join(rows)
 
 
 def seconds(text: str) -> float:

@@ -23,7 +23,10 @@ from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
-DEFAULT_SIZE = 512
+# Working points: the longest side that the network sees (benchmarks/pareto.py, results/pareto-cpu.md).
+QUALITIES = {"fast": 384, "balanced": 512, "best": 704}
+DEFAULT_QUALITY = "balanced"
+DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY]
 SMALLEST_SIZE, LARGEST_SIZE = 64, 4096
 
 # The longer side of what the network sees is at least this (or ``size``): it was trained at 192 to 320.
@@ -174,9 +177,8 @@ class MatteStream:
         if previous is not None and before is not None and previous.shape == alpha.shape:
             cut = float((seen - before).abs().mean()) > SCENE_CUT
             if not cut:
-                change = alpha - previous
-                trust = STEADY + (1 - STEADY) * (change.abs() / CERTAIN).clamp(max=1)
-                alpha = previous + trust * change
+                steadied = ops.steady_alpha(alpha[0, 0], previous[0, 0], certain=CERTAIN, steady=STEADY)
+                alpha = steadied[None, None]
         if not bool(alpha.isfinite().all()):
             raise MatteError("the matte holds no numbers")
         self._previous, self._seen = alpha, seen

@@ -70,6 +70,20 @@ class Summary:
         return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
+def stats_table(summary: Summary) -> str:
+    """Milliseconds per frame of every stage. Stages overlap: the slowest one sets the pace."""
+    rows = [f"{'stage':<14}{'busy ms/frame':>14}{'waiting ms/frame':>18}"]
+    per_frame = 1000 / max(1, summary.frames)
+    for stage in summary.stages:
+        busy, waiting = stage.busy_seconds * per_frame, stage.wait_seconds * per_frame
+        rows.append(f"{stage.name:<14}{busy:>14.2f}{waiting:>18.2f}")
+        if stage.name == "matte":
+            rows += [f"  {name:<12}{s * per_frame:>14.2f}" for name, s in summary.operations.items()]
+    rows.append(f"{'end to end':<14}{summary.seconds * per_frame:>14.2f}")
+    rows.append(f"matte: {summary.engine}; encoder: {summary.encoder}")
+    return "\n".join(rows)
+
+
 def process(
     source: str | Path,
     output: str | Path,

@@ -1,0 +1,85 @@
+"""Accuracy against time: where the qualities of --quality lie.
+
+    python benchmarks/pareto.py --data ../shared/data/portraits-val.tar [--model banet64] [--save]
+
+The masks are portraits that fill a picture's height, so a network that sees 16:9 video with its longer side
+at S sees such a person at S * 9/16: every row measures both, the portraits with their longer side at that
+height and the time of an S-wide 16:9 picture. Strides other than the one it was trained with run with the
+same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from bench_ops import RESULTS, about
+
+from banet_stream.engines import Engine, load_network
+from banet_stream.matting import network_size
+from banet_stream.network import BANet
+from banet_stream.openvino_engine import OpenVinoEngine
+from training import evaluate, sets
+
+SIZES = (256, 320, 384, 448, 512, 576, 704)
+STRIDES = (2, 4)
+
+
+def milliseconds(engine: Engine, size: int, runs: int = 20) -> float:
+    """Median time of a 16:9 picture."""
+    image = torch.rand(1, 3, *network_size(1080, 1920, size))
+    times = []
+    for _ in range(runs + 3):
+        start = time.perf_counter()
+        engine(image)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[3:])
+
+
+def with_stride(model: str, stride: int) -> BANet:
+    trained = load_network(model)
+    network = BANet(trained.channels, detail_stride=stride, temperature=trained.temperature)
+    network.load_state_dict(trained.state_dict())
+    return network.eval()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/portraits-val.tar"))
+    parser.add_argument("--model", default="banet64")
+    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    pairs = sets.read(options.data)
+    threads = torch.get_num_threads()
+    lines = [
+        about("cpu", threads),
+        "",
+        f"{options.model}, OpenVINO {options.precision}:",
+        "",
+        "| size | stride | ms | person's height | mIoU % | boundary IoU |",
+        "|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
+    for stride in STRIDES:
+        engine = OpenVinoEngine(with_stride(options.model, stride), options.precision)
+        for size in SIZES:
+            height = size * 9 // 16
+            took = milliseconds(engine, size)
+            numbers = evaluate.summary(*evaluate.score(evaluate.alone(engine, height), pairs))
+            lines.append(
+                f"| {size} | {stride} | {took:.1f} | {height} | {numbers['miou']:.2f} "
+                f"| {numbers['boundary_iou']:.3f} |"
+            )
+            print(lines[-1], flush=True)
+    if options.save:
+        (RESULTS / "pareto-cpu.md").write_text("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
