@@ -314,7 +314,7 @@ def test_public_names() -> None:
 
 def test_bench_prints_runs_and_stages(clip: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", str(clip(frames=4)), "--repeats", "2", "--size", "64"])
+        cli.main(["bench", str(clip(frames=4)), "--repeats", "2", "--size", "64"])
     out = capsys.readouterr().out
     assert stopped.value.code == 0
     assert "run 2: 4 frames in " in out
@@ -323,6 +323,6 @@ def test_bench_prints_runs_and_stages(clip: Callable[..., Path], capsys: pytest.
 
 def test_bench_refuses_what_it_can_not_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", str(tmp_path / "none.mp4")])
+        cli.main(["bench", str(tmp_path / "none.mp4")])
     assert stopped.value.code == 3
     assert "none.mp4" in capsys.readouterr().out
