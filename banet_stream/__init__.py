@@ -21,6 +21,7 @@ from .errors import (
 )
 from .matting import Matter, MatteStream
 from .network import BANet
+from .picture import Explanation, cut_out, explain, replace_background
 from .stream import Matte, Progress, Summary, iter_mattes, process
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "BanetStreamError",
     "DeviceError",
     "EncodeOptions",
+    "Explanation",
     "IncompleteInput",
     "InputError",
     "Interrupted",
@@ -45,7 +47,10 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "cut_out",
+    "explain",
     "iter_mattes",
     "open_background",
     "process",
+    "replace_background",
 ]

@@ -34,22 +34,27 @@ class TorchEngine:
         folded = fold_batch_norm(copy.deepcopy(network).eval()).to(device, self.dtype)
         self.network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
         """[N, 3, h, w] float32, normalised -> the matte [N, 1, h, w] float32 in 0..1 on the same device.
 
         Raises:
             MatteError: when the network fails or gives no numbers.
         """
+        return self.outputs(image)[0]
+
+    @torch.inference_mode()
+    def outputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As when called, and the boundary attention map [N, 1, h, w] float32 in 0..1."""
         try:
             image = image.to(self.device, self.dtype, memory_format=torch.channels_last)
-            alpha = torch.sigmoid(self.network(image).alpha.float())
+            output = self.network(image)
+            alpha = torch.sigmoid(output.alpha.float())
         except (RuntimeError, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MatteError(f"the network failed on {self.device} ({reason}); try --device cpu") from error
         if not bool(alpha.isfinite().all()):
             raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
-        return alpha
+        return alpha, output.boundary.float()
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -54,11 +55,15 @@ class Matter:
         precision: str = "auto",
         size: int = DEFAULT_SIZE,
     ) -> None:
-        if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
-            raise ValueError(f"Matter: size must be between {SMALLEST_SIZE} and {LARGEST_SIZE}, got {size}")
+        self.model, self.size = model, checked_size(size)
         where = choose_device(device)
-        self.model, self.size = model, size
         self.engine = TorchEngine(load_network(model), where, choose_precision(precision, where))
+
+    def at_size(self, size: int) -> Matter:
+        """The same network, loaded once, seeing pictures at another ``size``."""
+        other = copy.copy(self)
+        other.size = checked_size(size)
+        return other
 
     @property
     def description(self) -> str:
@@ -92,6 +97,12 @@ class Matter:
         size = network_size(rgb.shape[0], rgb.shape[1], self.size)
         small = ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)
         return small, planes[0]
+
+
+def checked_size(size: int) -> int:
+    if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
+        raise ValueError(f"Matter: size must be between {SMALLEST_SIZE} and {LARGEST_SIZE}, got {size}")
+    return size
 
 
 class MatteStream:
