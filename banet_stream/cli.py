@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from . import __version__, doctor
 from .background import CHOICES
+from .demo import command as demo
 from .encode import CODECS, CONTAINERS, EncodeOptions
 from .engines import PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
@@ -28,9 +29,10 @@ Takes people out of their background in video and puts any background behind the
 
   banet-stream input.mp4 -o out.mp4 --bg office.png
   banet-stream doctor             what runs here: versions, device, decoder, encoder, engine
+  banet-stream demo               a page in the browser; --help after it
 """
 EPILOG = """\
-A first word that is a command (doctor) is taken as one; a file of that name is ./doctor.
+A first word that is a command (doctor, demo) is taken as one; a file of that name is ./doctor.
 Exit codes: 0 done; 1 refused; 2 usage; 3 input; 4 background; 5 output; 6 device; 7 weights; 8 matte;
 9 the input was cut off or damaged, and OUTPUT holds the rest; 130 interrupted.
 """
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["doctor"]:
         sys.exit(doctor.main(words[1:]))
+    if words[:1] == ["demo"]:
+        sys.exit(demo.main(words[1:]))
     options = build_parser().parse_args(words)
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING, format="%(message)s")
     try:

@@ -12,10 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
-from room import draw_room
-from sample_clip import write_sample_clip
 
 from banet_stream import EncodeOptions, Matter, iter_mattes, process
+from banet_stream.demo.samples import draw_room, write_sample_clip
 
 # The moment of the clip that is shown, and the height of each tile.
 SECONDS = 1.0

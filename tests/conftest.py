@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from demo_server import DemoServer, watched_demo
 from PIL import Image
 from skimage.data import astronaut
 
@@ -162,3 +163,11 @@ def read(path: Path) -> Streams:
         return Streams(
             pts, frames, packets, seconds, video.codec_context.name, frames[0].rotation if frames else 0
         )
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    """A running demo with limits small enough to be met."""
+    limits = ("--max-seconds", "20", "--max-side", "640", "--max-upload", "2", "--max-cameras", "2")
+    with watched_demo(tmp_path_factory.mktemp("demo"), "--size", "128", "--device", "cpu", *limits) as server:
+        yield server

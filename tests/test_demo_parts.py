@@ -1,0 +1,233 @@
+"""The demo's parts by themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from banet_stream import InputError, Matter, cli
+from banet_stream.demo import chooser, command, uploads
+from banet_stream.demo.camera import Mailbox
+from banet_stream.demo.sessions import IDLE_SECONDS, Sessions
+from banet_stream.demo.sharing import Turns, share
+from banet_stream.demo.uploads import Limits
+from banet_stream.demo.video import Job, VideoHandlers, frame_at, is_playable
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_readme_holds_the_options() -> None:
+    readme = " ".join(README.split())
+    for action in command.build_parser()._actions:
+        assert all(option in readme for option in action.option_strings if option != "--help")
+        if "-h" not in action.option_strings:
+            assert " ".join(str(action.help).split()) in readme
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--auth", "ann"], "is written USER:PASSWORD"),
+        (["--max-upload", "0"], "a whole number above nothing"),
+        (["--port", "eighty"], "invalid int value"),
+    ],
+)
+def test_options_that_make_no_sense(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", *words])
+    assert says in capsys.readouterr().err
+
+
+def test_what_can_not_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["--size", "5"], "size must be between 64 and 4096"),
+        (["--model", "nothing"], "neither a shipped model"),
+        (["--tls-cert", "a.pem"], "give both or neither"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["demo", "--no-browser", *words])
+        assert caught.value.code not in (0, None)
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["gradio", "aiortc", "skimage"])
+def test_a_missing_extra_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("banet_stream.demo.")]:
+        if name != "banet_stream.demo.command":
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert command.main(["--no-browser"]) == 2
+    said = capsys.readouterr().err
+    assert "pip install 'banet-stream[demo]'" in said
+    assert f"(missing: {missing})" in said
+
+
+def test_turns_go_round() -> None:
+    """Three visitors who each want ten frames get them in turn, whoever is quicker to ask again."""
+    turns, order, ready = Turns(), [], threading.Barrier(3)
+
+    def visitor(name: str) -> None:
+        ready.wait()
+        for _ in range(10):
+            with turns:
+                order.append(name)
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=visitor, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(order) == 30
+    for start in range(3, 24, 3):  # once all three are there
+        assert set(order[start : start + 3]) == set("abc"), order
+
+
+def test_turns_pass_on_after_an_error() -> None:
+    turns = Turns()
+    with pytest.raises(KeyError), turns:
+        raise KeyError
+    with turns:
+        pass
+
+
+def test_a_shared_model_gives_the_same_matte(matter: Matter) -> None:
+    shared = share(matter)
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(shared.engine(image), matter.engine(image))
+    assert shared.description == matter.description
+    assert shared.at_size(128).engine is shared.engine
+
+
+def test_mailbox_holds_one_and_the_newest_wins() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    for number in range(1000):
+        mailbox.put(number)
+    assert next(iter(mailbox)) == 999
+    assert mailbox.dropped == 999
+    mailbox.put(1000)
+    mailbox.close()
+    assert list(mailbox) == []
+
+
+def test_session_files_go_with_it(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path)
+    shared_upload, own_upload = tmp_path / "hash1" / "a.mp4", tmp_path / "hash2" / "b.mp4"
+    for path in (shared_upload, own_upload):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    ann, bob = sessions.of("ann"), sessions.of("bob")
+    result = ann.new_folder() / "result.mp4"
+    result.write_bytes(b"x")
+    assert not result.is_relative_to(bob.folder)
+    assert len(result.parent.parent.name) >= 20  # not to be guessed
+    sessions.adopt(ann, str(shared_upload), str(own_upload), None, "/etc/hostname")
+    sessions.adopt(bob, str(shared_upload))
+    stop = threading.Event()
+    ann.stops.add(stop)
+    sessions.close("ann")
+    assert stop.is_set()
+    assert not result.exists()
+    assert not own_upload.parent.exists()
+    assert shared_upload.exists()  # bob's still
+    sessions.close("bob")
+    assert not shared_upload.exists()
+    assert Path("/etc/hostname").exists()
+    sessions.close("nobody")
+
+
+def test_what_nobody_comes_back_for_is_swept(tmp_path: Path) -> None:
+    example, forgotten, fresh = (tmp_path / f"hash{i}" / "a.png" for i in range(3))
+    sessions = Sessions(tmp_path)
+    old = time.time() - IDLE_SECONDS - 10
+    for path in (example, forgotten, fresh):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+        if path is not fresh:
+            os.utime(path, (old, old))
+        if path is example:
+            sessions.keep_examples()
+    idle = sessions.of("idle")
+    idle.new_folder()
+    idle.used -= IDLE_SECONDS + 10
+    sessions.sweep()
+    assert example.exists()
+    assert fresh.exists()
+    assert not forgotten.exists()
+    assert sessions.find("idle") is None
+    assert not idle.folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "green", "#12", "#gggggg", "rgba(1,2)", "#00b140;"])
+def test_colours(text: str) -> None:
+    assert chooser.rgb_of_colour("#00b140") == (0, 177, 64)
+    assert chooser.rgb_of_colour("rgba(0, 177.4, 64, 1)") == (0, 177, 64)
+    with pytest.raises(InputError, match="#00b140"):
+        chooser.rgb_of_colour(text)
+
+
+def test_pictures_are_read_upright_and_within_limits(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[274] = 6  # turn it clockwise
+    Image.new("RGB", (40, 20), "red").save(path, exif=exif)
+    assert uploads.read_picture(str(path), Limits()).shape == (40, 20, 3)
+    with pytest.raises(InputError, match=r"a\.jpg has 0 megapixels; this page takes at most 0\.0005"):
+        uploads.read_picture(str(path), Limits(picture_megapixels=0.0005))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=re.escape("a.jpg is damaged")):
+        uploads.read_picture(str(path), Limits())
+    # A format that Pillow reads and the page does not take.
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.gif")
+    (tmp_path / "b.gif").rename(tmp_path / "b.png")
+    with pytest.raises(InputError, match="It takes JPEG, PNG or WebP"):
+        uploads.read_picture(str(tmp_path / "b.png"), Limits())
+
+
+def test_squares_show_through_what_is_clear() -> None:
+    from banet_stream.demo.photo import DARK, LIGHT, over_squares
+
+    clear = np.zeros((100, 200, 4), np.uint8)
+    assert set(np.unique(over_squares(clear))) == {DARK, LIGHT}
+    clear[..., 3], clear[..., 0] = 255, 200
+    assert (over_squares(clear) == (200, 0, 0)).all()
+
+
+def test_a_video_longer_than_its_header_says_is_stopped(
+    tmp_path: Path, clip: Callable[..., Path], matter: Matter
+) -> None:
+    output = tmp_path / "out.mp4"
+    job = Job(str(clip(width=64, height=64, frames=60)), output, "blur", matter.at_size(64), most_frames=5)
+    job.run()
+    assert job.too_long
+    assert job.latest is not None
+    assert job.latest.frames < 60
+    assert list(tmp_path.iterdir()) == []  # no part of it is left
+    handlers = VideoHandlers(matter, Sessions(tmp_path / "files"), Limits())
+    with pytest.raises(InputError, match="has more than 5 frames"):
+        handlers.finished(job)
+
+
+def test_deep_colour_becomes_what_browsers_play(clip: Callable[..., Path]) -> None:
+    assert is_playable(str(clip(width=64, height=64)))
+    assert not is_playable(str(clip(width=64, height=64, codec="libx265", pixel_format="yuv420p10le")))
+    assert not is_playable(str(clip(width=64, height=64, pixel_format="yuv444p")))
+
+
+def test_a_frame_late_in_a_clip_or_the_first(clip: Callable[..., Path]) -> None:
+    path = clip(width=96, height=128)
+    assert frame_at(path, 0.2).shape == (128, 96, 3)
+    assert frame_at(path, 0.479).shape == (128, 96, 3)  # past the last frame's beginning
