@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from demo_server import DemoServer, start_demo
+from demo_server import DemoServer, watched_demo
 from PIL import Image
 from skimage.data import astronaut
 
@@ -177,5 +177,5 @@ def read(path: Path) -> Streams:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     """A running demo with limits small enough to be met."""
     limits = ("--max-seconds", "20", "--max-side", "640", "--max-upload", "2", "--max-cameras", "2")
-    with start_demo(tmp_path_factory.mktemp("demo"), "--size", "128", "--device", "cpu", *limits) as server:
+    with watched_demo(tmp_path_factory.mktemp("demo"), "--size", "128", "--device", "cpu", *limits) as server:
         yield server

@@ -1,26 +1,20 @@
-"""The demo as a process of its own, which notes every attempt to reach another machine.
+"""The demo in a process of its own that notes every attempt to reach another machine.
 
-python tests/demo_server.py NOTES OPTIONS...    what start_demo runs
+python tests/demo_server.py NOTES OPTIONS...    what watched_demo runs
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 150.0
-REFUSED = "InvalidPathError"
 HERE = Path(__file__).resolve()
+# What Gradio writes to the log where it refuses a path.
+REFUSED = "InvalidPathError"
 
 
 @dataclass
@@ -28,13 +22,12 @@ class DemoServer:
     """A running demo."""
 
     address: str
-    process: subprocess.Popen[str]
-    folder: Path  # its TMPDIR
+    folder: Path  # for its temporary files
     notes: Path
 
     @property
     def files(self) -> list[Path]:
-        """What visitors have on it: everything below the upload folder that is not Gradio's example."""
+        """Visitors' results, and parts of them."""
         return sorted(p for p in self.folder.glob("banet-demo-*/files/sessions/**/*") if p.is_file())
 
     @property
@@ -44,43 +37,16 @@ class DemoServer:
 
 
 @contextmanager
-def start_demo(folder: Path, *options: str) -> Iterator[DemoServer]:
-    """A demo on a free port; stopped as by Ctrl-C."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def watched_demo(folder: Path, *options: str) -> Iterator[DemoServer]:
+    """A demo on a free port; at the end its log holds no error of ours."""
+    from demos.in_browser import start_demo
+
     notes = folder / "outside.txt"
-    command = [sys.executable, str(HERE), str(notes), "--no-browser", "--port", str(port), *options]
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(HERE.parent.parent)}
-    log = folder / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, text=True
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while "Ctrl-C ends it" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield DemoServer(f"http://127.0.0.1:{port}", process, folder, notes)
-        assert not bugs(log.read_text()), log.read_text()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def bugs(log: str) -> list[str]:
-    """Errors in the log but for what Gradio says where it refuses a path."""
-    return [e for e in re.findall(r"^[\w.]*(?:Error|Exception)\b.*", log, re.MULTILINE) if REFUSED not in e]
-
-
-def chromium() -> str | None:
-    """The browser, where it is installed."""
-    return shutil.which("chromium")
+    with start_demo(folder, *options, command=(sys.executable, str(HERE), str(notes))) as running:
+        yield DemoServer(running.address, folder, notes)
+        log = running.log.read_text()
+        raised = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", log, re.MULTILINE)
+        assert all(REFUSED in line for line in raised), log
 
 
 def own_addresses() -> set[str]:

@@ -14,7 +14,7 @@ import av
 import httpx
 import numpy as np
 import pytest
-from demo_server import DemoServer, start_demo
+from demo_server import DemoServer, watched_demo
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -160,7 +160,7 @@ def test_frame_is_explained(client: Client, clip: Callable[..., Path]) -> None:
 
 
 def test_login_is_asked_for_everywhere(tmp_path: Path) -> None:
-    with start_demo(tmp_path, "--size", "64", "--device", "cpu", "--auth", "ann:s3cret") as server:
+    with watched_demo(tmp_path, "--size", "64", "--device", "cpu", "--auth", "ann:s3cret") as server:
         for path in ("config", "gradio_api/info", "gradio_api/queue/data"):
             assert httpx.get(f"{server.address}/{path}").status_code == 401
         body = {"data": {"sdp": ""}, "component_id": 1, "fn_name": "offer", "session_hash": "x"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from banet_stream.demo.camera import Mailbox
 from banet_stream.demo.sessions import IDLE_SECONDS, Sessions
 from banet_stream.demo.sharing import Turns, share
 from banet_stream.demo.uploads import Limits
+from banet_stream.demo.video import Job, VideoHandlers, frame_at, is_playable
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -55,6 +58,21 @@ def test_what_can_not_start_says_why(capsys: pytest.CaptureFixture[str]) -> None
             cli.main(["demo", "--no-browser", *words])
         assert caught.value.code not in (0, None)
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["gradio", "aiortc", "skimage"])
+def test_a_missing_extra_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("banet_stream.demo.")]:
+        if name != "banet_stream.demo.command":
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert command.main(["--no-browser"]) == 2
+    said = capsys.readouterr().err
+    assert "pip install 'banet-stream[demo]'" in said
+    assert f"(missing: {missing})" in said
 
 
 def test_turns_go_round() -> None:
@@ -186,3 +204,30 @@ def test_squares_show_through_what_is_clear() -> None:
     assert set(np.unique(over_squares(clear))) == {DARK, LIGHT}
     clear[..., 3], clear[..., 0] = 255, 200
     assert (over_squares(clear) == (200, 0, 0)).all()
+
+
+def test_a_video_longer_than_its_header_says_is_stopped(
+    tmp_path: Path, clip: Callable[..., Path], matter: Matter
+) -> None:
+    output = tmp_path / "out.mp4"
+    job = Job(str(clip(width=64, height=64, frames=60)), output, "blur", matter.at_size(64), most_frames=5)
+    job.run()
+    assert job.too_long
+    assert job.latest is not None
+    assert job.latest.frames < 60
+    assert list(tmp_path.iterdir()) == []  # no part of it is left
+    handlers = VideoHandlers(matter, Sessions(tmp_path / "files"), Limits())
+    with pytest.raises(InputError, match="has more than 5 frames"):
+        handlers.finished(job)
+
+
+def test_deep_colour_becomes_what_browsers_play(clip: Callable[..., Path]) -> None:
+    assert is_playable(str(clip(width=64, height=64)))
+    assert not is_playable(str(clip(width=64, height=64, codec="libx265", pixel_format="yuv420p10le")))
+    assert not is_playable(str(clip(width=64, height=64, pixel_format="yuv444p")))
+
+
+def test_a_frame_late_in_a_clip_or_the_first(clip: Callable[..., Path]) -> None:
+    path = clip(width=96, height=128)
+    assert frame_at(path, 0.2).shape == (128, 96, 3)
+    assert frame_at(path, 0.479).shape == (128, 96, 3)  # past the last frame's beginning

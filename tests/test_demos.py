@@ -35,3 +35,10 @@ def test_room(tmp_path: Path) -> None:
     run("room.py", tmp_path / "room.png")
     with Image.open(tmp_path / "room.png") as room:
         assert room.size == (1920, 1080)
+
+
+def test_gradio_app_is_the_command() -> None:
+    words = [sys.executable, str(DEMOS / "gradio_app.py"), "--help"]
+    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert "banet-stream demo" in told
+    assert "--max-seconds" in told

@@ -26,8 +26,8 @@ STYLE = Path(__file__).parent / "style.css"
 TITLE = "banet-stream: another background"
 HEADER = """
 <h1>Put any background behind you</h1>
-<p>Videos, photos and your live camera, on this computer&rsquo;s own processor.
-Nothing is sent anywhere else, and nothing is kept.</p>
+<p>For videos, photos and your live camera. The computer that serves this page does the work;
+nothing goes anywhere else, and nothing is kept.</p>
 """
 
 

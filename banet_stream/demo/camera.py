@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 import av
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REPORT_SECONDS = 0.5
+CLOCK_RATE = 90_000  # of video over RTP (RFC 3551)
 # Of a frame from the browser, which the page asks for 640x480; a client of one's own could send more.
 LARGEST_PIXELS = 1280 * 720
 # A connection that doesn't come about within this is given up.
@@ -109,6 +111,7 @@ class ReturnTrack(MediaStreamTrack):
     def __init__(self) -> None:
         super().__init__()
         self._frames: asyncio.Queue[av.VideoFrame] = asyncio.Queue(1)
+        self._began = time.perf_counter()
 
     def push(self, frame: av.VideoFrame) -> None:
         """On the event loop."""
@@ -118,7 +121,12 @@ class ReturnTrack(MediaStreamTrack):
 
     async def recv(self) -> av.VideoFrame:
         """See MediaStreamTrack."""
-        return await self._frames.get()
+        frame = await self._frames.get()
+        # Stamped with its departure: by capture times the browser would see every wait here as jitter and
+        # hold all frames back by the longest.
+        frame.pts = round((time.perf_counter() - self._began) * CLOCK_RATE)
+        frame.time_base = Fraction(1, CLOCK_RATE)
+        return frame
 
 
 @dataclass
@@ -159,7 +167,7 @@ class Camera:
         self.channel: RTCDataChannel | None = None
         self.loop = asyncio.get_running_loop()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.ended = False
+        self.ended, self.gone = False, asyncio.Event()
 
     async def answer(self, sdp: str) -> str:
         """Takes the browser's offer; returns ours."""
@@ -264,8 +272,9 @@ class Camera:
         await self.close()
 
     async def close(self) -> None:
-        """Ends everything; twice is harmless."""
+        """Ends everything; twice is harmless, and waits for the first."""
         if self.ended:
+            await self.gone.wait()
             return
         self.ended = True
         self.mailbox.close()
@@ -273,3 +282,4 @@ class Camera:
         await self.connection.close()
         for task in self.tasks - {asyncio.current_task()}:
             task.cancel()
+        self.gone.set()

@@ -23,7 +23,7 @@ LOCALHOST = "127.0.0.1"
 DEFAULT_PORT, PORTS_TRIED = 7860, 20
 # Of a live camera's frame: 640x480 at this size leaves two cores time for the browser beside it.
 CAMERA_SIZE = 256
-MISSING = "the demo needs Gradio and aiortc: pip install 'banet-stream[demo]' (missing: {name})"
+MISSING = "the demo needs Gradio, aiortc and scikit-image: pip install 'banet-stream[demo]' (missing: {name})"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -110,7 +110,7 @@ def serve(options: argparse.Namespace) -> None:
 
 def open_page(options: argparse.Namespace, folder: Path) -> None:
     try:
-        import gradio as gr  # noqa: F401, PLC0415  (an extra)
+        import skimage  # noqa: F401, PLC0415  (the extra's, like Gradio and aiortc)
 
         from . import app  # noqa: PLC0415
     except ModuleNotFoundError as error:
