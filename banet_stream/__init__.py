@@ -19,6 +19,7 @@ from .errors import (
     UsageError,
     WeightsError,
 )
+from .live import LiveOptions, LiveSummary, process_live
 from .matting import Matter, MatteStream
 from .network import BANet
 from .stream import Matte, Progress, Summary, iter_mattes, process
@@ -35,6 +36,8 @@ __all__ = [
     "IncompleteInput",
     "InputError",
     "Interrupted",
+    "LiveOptions",
+    "LiveSummary",
     "Matte",
     "MatteError",
     "MatteStream",
@@ -48,4 +51,5 @@ __all__ = [
     "iter_mattes",
     "open_background",
     "process",
+    "process_live",
 ]

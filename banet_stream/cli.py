@@ -21,7 +21,7 @@ from .encode import CODECS, CONTAINERS, EncodeOptions
 from .engines import PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, UsageError
 from .kinds import is_live
-from .live_cli import add_live_options, run_live
+from .live_cli import add_live_options, refuse_live_options, run_live
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 from .redact import RedactingFormatter, redact
 from .stream import Progress, Summary, process
@@ -143,6 +143,7 @@ def run(options: argparse.Namespace) -> None:
         with interrupts(stop):
             run_live(options, matter, stop)
         return
+    refuse_live_options(build_parser(), options)
     with progress_display(options.quiet) as show, interrupts(stop):
         summary = process(
             options.input,

@@ -23,11 +23,12 @@ from .sinks import SinkOptions
 
 # Options of files that make no sense live.
 FILE_ONLY = {"start": 0.0}
+LIVE_GROUP = "live"
 
 
 def add_live_options(parser: argparse.ArgumentParser, positive: Callable[[str], float]) -> None:
     """The options of live runs; ``positive`` parses a time."""
-    group = parser.add_argument_group("live")
+    group = parser.add_argument_group(LIVE_GROUP)
     add = group.add_argument
     retry, capture, publish = Retry(), CaptureOptions(), PublishOptions()
     add("--realtime", action="store_true", help="play a recorded INPUT at its own pace, as if it came live")
@@ -103,6 +104,19 @@ def add_live_options(parser: argparse.ArgumentParser, positive: Callable[[str], 
         default=10.0,
         help="with --stats: print the contract of a live run this often; default: 10",
     )
+
+
+def refuse_live_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """For a run from file to file.
+
+    Raises:
+        UsageError: naming an option that only live runs have.
+    """
+    group = next(g for g in parser._action_groups if g.title == LIVE_GROUP)
+    for action in group._group_actions:
+        if getattr(options, action.dest) != action.default:
+            word = action.option_strings[0]
+            raise UsageError(f"{word}: only for live runs; --realtime makes one of a recorded INPUT")
 
 
 def live_options(options: argparse.Namespace) -> LiveOptions:

@@ -450,6 +450,15 @@ def test_mistakes_are_told(
     assert len(err.splitlines()) == 1
 
 
+def test_live_options_are_for_live_runs(
+    command: Callable[..., subprocess.Popen[str]], clip: Clip, tmp_path: Path
+) -> None:
+    process = command(clip(), "-o", tmp_path / "o.mp4", "--gap", "last")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--gap: only for live runs" in err
+
+
 def test_neither_output_nor_preview(command: Callable[..., subprocess.Popen[str]]) -> None:
     process = command(CAMERA)
     _, err = process.communicate(timeout=60)
