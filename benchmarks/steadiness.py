@@ -77,7 +77,8 @@ def measure(clip: Path, matter: Matter, limit: int) -> str:
     still, pixels = max(1.0, sums["still"]), max(1.0, sums["pixels"])
     flicker = [100 * math.sqrt(sums[name] / still) for name in ("raw", "smooth")]
     lag = sums["behind"] / sums["speed"] if sums["speed"] else math.nan
-    return f"{still / pixels:.0%} | {flicker[0]:.2f} | {flicker[1]:.2f} | {sums['moving'] / pixels:.0%} | {lag:.2f}"
+    moving = sums["moving"] / pixels
+    return f"{still / pixels:.0%} | {flicker[0]:.2f} | {flicker[1]:.2f} | {moving:.0%} | {lag:.2f}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import os
 import select
 import socket
 import subprocess
@@ -31,6 +32,7 @@ WAIT_SECONDS = 40.0
 
 @functools.cache
 def rtsp_is_missing() -> bool:
+    """FAIL_WITHOUT_RTSP=1 makes this a failure, so that CI can't pass by skipping."""
     probe = (
         "import gi; gi.require_version('GstRtspServer', '1.0')\n"
         "from gi.repository import Gst, GstRtspServer\n"
@@ -44,7 +46,8 @@ def rtsp_is_missing() -> bool:
 
 
 needs_rtsp = pytest.mark.skipif(
-    rtsp_is_missing(), reason=f"no GStreamer RTSP server here; apt-get install {PACKAGES}"
+    not os.environ.get("FAIL_WITHOUT_RTSP") and rtsp_is_missing(),
+    reason=f"no GStreamer RTSP server here; apt-get install {PACKAGES}",
 )
 
 

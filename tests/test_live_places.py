@@ -324,6 +324,21 @@ def test_a_preview_on_a_screen(tmp_path: Path) -> None:
     assert np.abs(np.array(colour, int) - (254, 0, 0)).max() <= 2
 
 
+@pytest.mark.skipif(not shutil.which("xvfb-run"), reason="no screen to draw on; apt-get install xvfb xauth")
+def test_the_command_with_a_preview() -> None:
+    pytest.importorskip("tkinter", reason="this Python has no tkinter; apt-get install python3-tk")
+    words = [CAMERA, "--preview", "--duration", "2", "--device", "cpu", "--size", "64"]
+    done = subprocess.run(
+        ["xvfb-run", "-a", sys.executable, "-m", "banet_stream", *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "latency p99 ms" in done.stdout
+
+
 # --- saving power ------------------------------------------------------------------------------
 
 
