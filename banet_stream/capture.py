@@ -125,7 +125,7 @@ class Connection:
         self.source = source
         self.finished = False  # a recording came to its end
         self.error: Exception | None = None
-        self._silent = self._unanswered = False
+        self._silent = self._unanswered = self._opened = False
         self._channel: Channel[LiveFrame | Sound] = Channel(READ_AHEAD, tick_seconds=LOOK_SECONDS)
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="banet-connection", daemon=True)
@@ -166,11 +166,12 @@ class Connection:
             return f"no picture for {limit}"
         if self.error is None:
             return "it ended" if self.finished else "the connection ended"
-        return trouble(self.error, self.source.place)
+        return trouble(self.error, self.source.place, "read" if self._opened else "opened")
 
     def _work(self) -> None:
         try:
             with closing(self._open()) as container:
+                self._opened = True
                 self._read(container)
         except Cancelled:
             return
@@ -315,15 +316,15 @@ def open_live(source: LiveSource) -> av.container.InputContainer:
     return av.open(target, format=place.format, options=dict(place.options), timeout=(limit, limit))
 
 
-def trouble(error: Exception, place: Place) -> str:
-    """What went wrong with a connection, for people."""
+def trouble(error: Exception, place: Place, doing: str) -> str:
+    """What went wrong with a connection while it was ``opened`` or ``read``, for people."""
     if isinstance(error, InputError):
         return str(error).removeprefix(f"{place.name}: ")
     if isinstance(error, ProtocolNotFoundError):
         return f"the FFmpeg of this PyAV has no {place.kind.value}; use rtsp://, rtmp:// or http://"
     if place.kind is Kind.WEBCAM:
         return webcam_trouble(error, place)
-    return f"can't be read ({redact(reason(error))})"
+    return f"can't be {doing} ({redact(reason(error))})"
 
 
 def webcam_trouble(error: Exception, place: Place) -> str:

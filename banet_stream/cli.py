@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     if options.output is None and not options.preview:
         parser.error("the following arguments are required: -o/--output")
+    options.own_process = arguments is None
     log_to_stderr(options)
     try:
         run(options)

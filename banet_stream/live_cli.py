@@ -153,7 +153,7 @@ def live_options(options: argparse.Namespace) -> LiveOptions:
 
 
 def run_live(options: argparse.Namespace, matter: Matter, stop: threading.Event) -> None:
-    """The main command, live; ends the process itself when something had to be left behind."""
+    """The main command, live; ends the process itself where the command line is all of it."""
     chosen = live_options(options)
 
     def report(contract: Contract, recent: Span) -> None:
@@ -173,9 +173,12 @@ def run_live(options: argparse.Namespace, matter: Matter, stop: threading.Event)
         )
     if not options.quiet:
         print(live_report(summary, options.stats), flush=True)
-    if summary.broken_off:
-        # A thread still sits in FFmpeg or PyTorch, and would crash while the interpreter is taken down.
+    if options.own_process or summary.broken_off:
+        # Taking PyTorch down takes seconds on a busy machine, and the end was asked for within two. A thread
+        # left behind in FFmpeg or PyTorch would even crash there. Everything is closed by now.
         logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(0)
 
 

@@ -30,7 +30,7 @@ from banet_stream.sinks import SinkOptions
 pytestmark = needs_rtsp
 
 RETRY = Retry(0.2, 0.5)
-CAPTURE = CaptureOptions(timeout_seconds=3.0, retry=RETRY)
+CAPTURE = CaptureOptions(timeout_seconds=4.0, retry=RETRY)
 OPTIONS = LiveOptions(
     capture=CAPTURE,
     publish=PublishOptions(SinkOptions(timeout_seconds=3.0), RETRY, deadline_seconds=20, gap_seconds=0.5),
@@ -202,7 +202,7 @@ def test_a_bad_network(
     else:
         trouble = proxy.stalled if fault == "stall" else proxy.damaging
         trouble.set()
-        long_enough = 40 if fault == "stall" else 2  # five a second: well past the timeout
+        long_enough = 50 if fault == "stall" else 2  # five a second: well past the timeout
         run.wait(lambda c: c.whole.fillers[SLATE] >= long_enough, "the slate")
         trouble.clear()
     if fault != "damage":  # over which the decoder may get by itself
@@ -261,7 +261,7 @@ def test_a_read_that_never_returns_is_left_behind(
         return opened(source)
 
     monkeypatch.setattr(capture, "open_live", hangs_once)
-    options = LiveOptions(capture=CaptureOptions(1.5, RETRY), publish=OPTIONS.publish, slate="red")
+    options = LiveOptions(capture=CaptureOptions(3.0, RETRY), publish=OPTIONS.publish, slate="red")
     run = running(server.url("silent"), tmp_path / "o.mkv", options)
     run.more_frames()
     server.kill()
