@@ -1,6 +1,7 @@
 # make install   a virtual environment in .venv with everything the project needs
 # make demo      the main job on a clip (INPUT=my.mp4 BG=office.png for your own)
 # make test      every check and test
+# make test-packages   Debian packages that some tests need (RTSP server, ffmpeg, virtual screen); as root
 #
 # TORCH names PyTorch's version. On Linux the public index has its CUDA build; TORCH_INDEX=URL takes it from
 # another index, such as PyTorch's own of CPU builds (README, "CPU or GPU").
@@ -18,7 +19,12 @@ export OMP_WAIT_POLICY = passive
 INPUT ?= demo/sample.mp4
 BG ?= demo/room.png
 
-.PHONY: install demo test lint clean
+# GStreamer's RTSP server, a program that serves RTMP, and a screen for the preview's window.
+TEST_PACKAGES := chromium gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp gir1.2-gst-rtsp-server-1.0 python3-gi \
+	ffmpeg xvfb xauth
+
+.PHONY: install demo test test-packages lint clean
 
 install: $(VENV)/installed
 
@@ -38,6 +44,10 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest
+
+test-packages:
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(TEST_PACKAGES)
 
 lint: install
 	$(BIN)/ruff check .

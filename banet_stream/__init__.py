@@ -19,6 +19,7 @@ from .errors import (
     UsageError,
     WeightsError,
 )
+from .live import LiveOptions, LiveSummary, process_live
 from .matting import Matter, MatteStream
 from .network import BANet
 from .picture import Explanation, cut_out, explain, replace_background
@@ -37,6 +38,8 @@ __all__ = [
     "IncompleteInput",
     "InputError",
     "Interrupted",
+    "LiveOptions",
+    "LiveSummary",
     "Matte",
     "MatteError",
     "MatteStream",
@@ -52,5 +55,6 @@ __all__ = [
     "iter_mattes",
     "open_background",
     "process",
+    "process_live",
     "replace_background",
 ]

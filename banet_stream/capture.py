@@ -105,7 +105,7 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
                 yield item
         finally:
             connection.abandon()
-        if source.stop.is_set() or connection.finished:
+        if source.stop.is_set() or (connection.finished and delivered):
             return
         why = connection.why
         if not delivered:
@@ -125,7 +125,7 @@ class Connection:
         self.source = source
         self.finished = False  # a recording came to its end
         self.error: Exception | None = None
-        self._silent = False
+        self._silent = self._unanswered = self._opened = False
         self._channel: Channel[LiveFrame | Sound] = Channel(READ_AHEAD, tick_seconds=LOOK_SECONDS)
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="banet-connection", daemon=True)
@@ -159,22 +159,19 @@ class Connection:
     @property
     def why(self) -> str:
         """What ended it, for people."""
-        place = self.source.place
+        limit = f"{self.source.options.timeout_seconds:g} s"
+        if self._unanswered:
+            return f"no answer within {limit}"
         if self._silent or isinstance(self.error, (TimeoutError, av.error.ExitError)):
-            return f"no picture for {self.source.options.timeout_seconds:g} s"
-        if isinstance(self.error, InputError):
-            return str(self.error).removeprefix(f"{self.source.name}: ")
-        if isinstance(self.error, ProtocolNotFoundError):
-            return f"the FFmpeg of this PyAV has no {place.kind.value}; use rtsp://, rtmp:// or http://"
-        if place.kind is Kind.WEBCAM and self.error is not None:
-            return webcam_trouble(self.error, place)
-        if self.error is not None:
-            return f"can't be read ({redact(reason(self.error))})"
-        return "the connection ended"
+            return f"no picture for {limit}"
+        if self.error is None:
+            return "it ended" if self.finished else "the connection ended"
+        return trouble(self.error, self.source.place, "read" if self._opened else "opened")
 
     def _work(self) -> None:
         try:
-            with closing(open_live(self.source)) as container:
+            with closing(self._open()) as container:
+                self._opened = True
                 self._read(container)
         except Cancelled:
             return
@@ -184,6 +181,15 @@ class Connection:
             self._channel.end()
         except Cancelled:
             return
+
+    def _open(self) -> av.container.InputContainer:
+        began = time.monotonic()
+        try:
+            return open_live(self.source)
+        except (FFmpegError, OSError):
+            # FFmpeg gives many names to an open that was broken off by its limit.
+            self._unanswered = time.monotonic() - began >= self.source.options.timeout_seconds
+            raise
 
     def _read(self, container: av.container.InputContainer) -> None:
         streams = picture_streams(container)
@@ -308,6 +314,17 @@ def open_live(source: LiveSource) -> av.container.InputContainer:
     target = f"file:{place.url}" if place.kind is Kind.FILE else place.url
     limit = source.options.timeout_seconds
     return av.open(target, format=place.format, options=dict(place.options), timeout=(limit, limit))
+
+
+def trouble(error: Exception, place: Place, doing: str) -> str:
+    """What went wrong with a connection while it was ``opened`` or ``read``, for people."""
+    if isinstance(error, InputError):
+        return str(error).removeprefix(f"{place.name}: ")
+    if isinstance(error, ProtocolNotFoundError):
+        return f"the FFmpeg of this PyAV has no {place.kind.value}; use rtsp://, rtmp:// or http://"
+    if place.kind is Kind.WEBCAM:
+        return webcam_trouble(error, place)
+    return f"can't be {doing} ({redact(reason(error))})"
 
 
 def webcam_trouble(error: Exception, place: Place) -> str:

@@ -25,7 +25,7 @@ from .engines import ENGINES, PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
 from .images import PICTURES
 from .kinds import is_live
-from .live_cli import add_live_options, run_live
+from .live_cli import add_live_options, refuse_live_options, run_live
 from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
 from .redact import RedactingFormatter, redact
 from .stream import Progress, Summary, process, stats_table
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     if options.output is None and not options.preview:
         parser.error("the following arguments are required: -o/--output")
+    options.own_process = arguments is None
     log_to_stderr(options)
     try:
         run(options)
@@ -171,6 +172,7 @@ def run(options: argparse.Namespace) -> None:
         with interrupts(stop):
             run_live(options, matter, stop)
         return
+    refuse_live_options(build_parser(), options)
     with progress_display(options.quiet) as show, interrupts(stop):
         summary = process(
             options.input,

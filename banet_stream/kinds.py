@@ -133,6 +133,9 @@ def input_place(
         return Place(kind, text.removeprefix("lavfi:"), "lavfi")
     if kind is Kind.FILE:
         return Place(kind, text)
+    if kind is Kind.HTTP:
+        return Place(kind, text)
+    # What was read to find out what it is, is old by then. (A short recording would be gone with it.)
     options = {"fflags": "nobuffer"}
     if kind is Kind.RTSP:
         options |= {"rtsp_transport": rtsp_transport, "max_delay": str(UDP_REORDER_MICROSECONDS)}

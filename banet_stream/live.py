@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 DROPS = {"oldest": "newest frame wins (--drop oldest)", "never": "every frame waits its turn (--drop never)"}
 # After a request to stop: so long for an end in order. With what follows it is less than 2 s.
 STOP_SECONDS = 1.4
-LOOK_SECONDS = 0.1
+# Within it: for the stages before the publisher, after that one has ended.
+JOIN_SECONDS = 0.3
+LOOK_SECONDS, DRAW_SECONDS = 0.1, 0.03
 # The same reason for covering frames is said again after this long.
 SAY_AGAIN_SECONDS = 60.0
 
@@ -120,7 +122,7 @@ def process_live(
         matter: None makes one with the defaults.
         report: called every ``stats_seconds`` with the contract and the span that just ended.
         watch: called with every frame that goes out, in the publishing thread; must be quick.
-        each_look: called in the calling thread ten times a second.
+        each_look: called in the calling thread many times a second.
 
     Raises:
         BanetStreamError: InputError or OutputError when a place can't be opened, or is lost for good.
@@ -239,8 +241,8 @@ class LiveRun:
         publisher: Publisher,
         stop: threading.Event,
     ) -> None:
-        self.source, self.stages, self.between = source, stages, between
-        self.publisher, self.stop = publisher, stop
+        self.between, self.publisher, self.stop = between, publisher, stop
+        self._run = pipeline.Run(source, stages, between)
         self.stages_done: list[StageTime] = []
         self.broken_off = False
         self._error: BaseException | None = None
@@ -259,7 +261,7 @@ class LiveRun:
         self._thread.start()
         try:
             while self._thread.is_alive():
-                self._thread.join(LOOK_SECONDS)
+                self._thread.join(DRAW_SECONDS if each_look else LOOK_SECONDS)
                 now = time.monotonic()
                 if each_look:
                     each_look()
@@ -282,9 +284,10 @@ class LiveRun:
 
     def _work(self) -> None:
         try:
-            self.stages_done = pipeline.run(self.source, *self.stages, channels=self.between)
+            self.stages_done = self._run.finish(join_seconds=JOIN_SECONDS)
         except BaseException as error:  # raised in the caller's thread
             self._error = error
+        self.broken_off = bool(self._run.left_behind)
 
     def _break_off(self) -> None:
         """Leaves behind what does not end."""
@@ -292,6 +295,6 @@ class LiveRun:
             channel.cancel()
         self.publisher.kill()
         self._thread.join(LOOK_SECONDS)
-        self.broken_off = self._thread.is_alive()
+        self.broken_off = self.broken_off or self._thread.is_alive()
         if self.broken_off:
             log.warning("a stage did not end in time and is left behind")

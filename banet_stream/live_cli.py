@@ -23,11 +23,12 @@ from .sinks import SinkOptions
 
 # Options of files that make no sense live.
 FILE_ONLY = {"start": 0.0}
+LIVE_GROUP = "live"
 
 
 def add_live_options(parser: argparse.ArgumentParser, positive: Callable[[str], float]) -> None:
     """The options of live runs; ``positive`` parses a time."""
-    group = parser.add_argument_group("live")
+    group = parser.add_argument_group(LIVE_GROUP)
     add = group.add_argument
     retry, capture, publish = Retry(), CaptureOptions(), PublishOptions()
     add("--realtime", action="store_true", help="play a recorded INPUT at its own pace, as if it came live")
@@ -105,6 +106,19 @@ def add_live_options(parser: argparse.ArgumentParser, positive: Callable[[str], 
     )
 
 
+def refuse_live_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """For a run from file to file.
+
+    Raises:
+        UsageError: naming an option that only live runs have.
+    """
+    group = next(g for g in parser._action_groups if g.title == LIVE_GROUP)
+    for action in group._group_actions:
+        if getattr(options, action.dest) != action.default:
+            word = action.option_strings[0]
+            raise UsageError(f"{word}: only for live runs; --realtime makes one of a recorded INPUT")
+
+
 def live_options(options: argparse.Namespace) -> LiveOptions:
     """What the command line says.
 
@@ -139,7 +153,7 @@ def live_options(options: argparse.Namespace) -> LiveOptions:
 
 
 def run_live(options: argparse.Namespace, matter: Matter, stop: threading.Event) -> None:
-    """The main command, live; ends the process itself when something had to be left behind."""
+    """The main command, live; ends the process itself where the command line is all of it."""
     chosen = live_options(options)
 
     def report(contract: Contract, recent: Span) -> None:
@@ -159,9 +173,12 @@ def run_live(options: argparse.Namespace, matter: Matter, stop: threading.Event)
         )
     if not options.quiet:
         print(live_report(summary, options.stats), flush=True)
-    if summary.broken_off:
-        # A thread still sits in FFmpeg or PyTorch, and would crash while the interpreter is taken down.
+    if options.own_process or summary.broken_off:
+        # Taking PyTorch down takes seconds on a busy machine, and the end was asked for within two. A thread
+        # left behind in FFmpeg or PyTorch would even crash there. Everything is closed by now.
         logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(0)
 
 

@@ -142,10 +142,10 @@ def run(
     treated like any other error. ``channels``, one before each stage, take the place of ones of ``capacity``.
     Returns the time every stage spent; raises the first error.
     """
-    return _Run(source, stages, channels or [Channel(capacity) for _ in stages]).finish()
+    return Run(source, stages, channels or [Channel(capacity) for _ in stages]).finish()
 
 
-class _Run:
+class Run:
     """One run: part 0 is the source, part i the i-th stage, channel i lies between parts i and i + 1."""
 
     def __init__(
@@ -156,8 +156,10 @@ class _Run:
         self.seconds = [0.0] * len(self.names)
         self.failures: list[BaseException] = []
         self.lock = threading.Lock()
+        self.left_behind: list[str] = []  # names of parts that did not end in time
 
-    def finish(self) -> list[StageTime]:
+    def finish(self, *, join_seconds: float | None = None) -> list[StageTime]:
+        """Runs; see ``run``. Parts that do not end ``join_seconds`` after the last one are left behind."""
         last = len(self.stages)
         threads = [
             threading.Thread(target=self.work, args=(part,), name=f"banet-{self.names[part]}", daemon=True)
@@ -166,8 +168,11 @@ class _Run:
         for thread in threads:
             thread.start()
         self.work(last)
-        for thread in threads:
-            self.join(thread)
+        deadline = None if join_seconds is None else time.monotonic() + join_seconds
+        for part, thread in enumerate(threads):
+            self.join(thread, deadline)
+            if thread.is_alive():
+                self.left_behind.append(self.names[part])
         if self.failures:
             raise self.failures[0]
         return [self.time(part) for part in range(last + 1)]
@@ -197,11 +202,14 @@ class _Run:
         for channel in self.channels:
             channel.cancel()
 
-    def join(self, thread: threading.Thread) -> None:
+    def join(self, thread: threading.Thread, deadline: float | None) -> None:
         """Waits for a thread; a Ctrl-C that arrives meanwhile cancels what still runs."""
         while thread.is_alive():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if left == 0:
+                return
             try:
-                thread.join()
+                thread.join(left)
             except KeyboardInterrupt as error:
                 self.fail(error)
 

@@ -42,6 +42,8 @@ PEAK_BITS_PER_PIXEL = 0.12
 DEFAULT_CRF = 23
 ASSUMED_RATE = Fraction(30)
 CLOSE_SECONDS = 1.0
+# A process may take this long to start on a busy machine; its own timer begins after that.
+START_SECONDS = 15.0
 # How often a wait for a sink's process looks at the request to stop.
 LOOK_SECONDS = 0.1
 
@@ -149,7 +151,7 @@ class RelaySink(Sink):
             self._listener = threading.Thread(target=self._listen, name="banet-relay", daemon=True)
             self._listener.start()
             self._send((place.url, place.format, place.options, seed.getvalue(), options.timeout_seconds))
-            self._wait("ready", options.timeout_seconds + CLOSE_SECONDS, stop)
+            self._wait("ready", options.timeout_seconds + START_SECONDS, stop)
             self._in_flight.append((first.captured_seconds, filler))
             self._send_all(0, packets)
         except BaseException:

@@ -1,10 +1,10 @@
 """A real RTSP server for the tests (GStreamer's), run by Debian's own Python; not a test itself.
 
-python3 rtsp_server.py PORT [USER PASSWORD]
+python3 rtsp_server.py PORT WIDTHxHEIGHT [USER PASSWORD]
 
 rtsp://127.0.0.1:PORT/camera    a camera: moving test picture with sound, 25 fps, H.264 and AAC
-rtsp://127.0.0.1:PORT/silent    the same without sound, smaller
-rtsp://127.0.0.1:PORT/record    publish here, and it comes out of /relayed
+rtsp://127.0.0.1:PORT/silent    the same without sound
+rtsp://127.0.0.1:PORT/record    publish here (with sound: /record-sound), and see it at /relayed
 """
 
 import sys
@@ -34,10 +34,10 @@ INTO = (
 OUT_OF = f"intervideosrc channel=relay timeout=1000000000 ! videoconvert ! {SIZE} ! {ENCODE} ! {PAY_VIDEO}"
 
 
-def factory(launch: str) -> GstRtspServer.RTSPMediaFactory:
+def factory(launch: str, shared: bool = True) -> GstRtspServer.RTSPMediaFactory:
     made = GstRtspServer.RTSPMediaFactory()
     made.set_launch(launch)
-    made.set_shared(True)
+    made.set_shared(shared)
     return made
 
 
@@ -46,19 +46,22 @@ def main() -> None:
     server.set_address("127.0.0.1")
     server.set_service(sys.argv[1])
     mounts = server.get_mount_points()
-    mounts.add_factory("/camera", factory(PICTURE.format(pattern="ball", width=160, height=120, sound=SOUND)))
-    mounts.add_factory("/silent", factory(PICTURE.format(pattern="smpte", width=96, height=64, sound="")))
+    width, height = sys.argv[2].split("x")
+    for path, sound in (("/camera", SOUND), ("/silent", "")):
+        launch = PICTURE.format(pattern="ball", width=width, height=height, sound=sound)
+        # Not shared: a client that the tests stall would hold up the next one.
+        mounts.add_factory(path, factory(launch, shared=False))
     sinks = {"/record": f"( {INTO} )", "/record-sound": f"( {INTO} rtpmp4gdepay name=depay1 ! fakesink )"}
     for path, launch in sinks.items():
         into = factory(launch)
         into.set_transport_mode(RECORD)
         mounts.add_factory(path, into)
-    mounts.add_factory("/relayed", factory(f"( {OUT_OF.format(width=96, height=128)} )"))
-    if len(sys.argv) > 3:
+    mounts.add_factory("/relayed", factory(f"( {OUT_OF.format(width=160, height=120)} )"))
+    if len(sys.argv) > 4:
         authority = GstRtspServer.RTSPAuth()
         token = GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", "user")
-        authority.add_basic(GstRtspServer.RTSPAuth.make_basic(sys.argv[2], sys.argv[3]), token)
+        authority.add_basic(GstRtspServer.RTSPAuth.make_basic(sys.argv[3], sys.argv[4]), token)
         server.set_auth(authority)
         for path in ("/camera", "/silent", "/record", "/record-sound", "/relayed"):
             permissions = GstRtspServer.RTSPPermissions()

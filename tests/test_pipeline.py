@@ -182,6 +182,31 @@ def test_channel_cancel_wakes_both_sides() -> None:
         next(iter(channel))
 
 
+def test_a_stage_that_hangs_is_left_behind_when_asked() -> None:
+    hung, release = threading.Event(), threading.Event()
+
+    def hangs(items: Iterable[int]) -> Iterator[int]:
+        for item in items:
+            if item == 2:
+                hung.set()
+                release.wait(60)
+            yield item
+
+    def fails(items: Iterable[int]) -> Iterator[int]:
+        yield next(iter(items))
+        hung.wait(60)
+        raise Fault("last")
+
+    both = [Channel[int](1), Channel[int](1)]
+    work = pipeline.Run(count(100), [hangs, fails], both)
+    with pytest.raises(Fault):
+        work.finish(join_seconds=0.2)
+    assert work.left_behind == ["hangs"]
+    release.set()
+    for thread in worker_threads():
+        thread.join(5)
+
+
 def test_stage_names() -> None:
     assert pipeline.stage_name(count(1)) == "count"
     assert pipeline.stage_name(double) == "double"

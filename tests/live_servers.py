@@ -1,0 +1,218 @@
+"""Real servers and bad networks for the tests of live runs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import os
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from banet_stream import Matter
+from banet_stream.contract import Contract
+from banet_stream.live import LiveOptions, LiveSummary, process_live
+
+# GStreamer's bindings are Debian's, for Debian's own Python.
+SYSTEM_PYTHON = "/usr/bin/python3"
+PACKAGES = (
+    "gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad "
+    "gstreamer1.0-plugins-ugly gstreamer1.0-libav gir1.2-gst-rtsp-server-1.0 python3-gi"
+)
+WAIT_SECONDS = 40.0
+
+
+@functools.cache
+def rtsp_is_missing() -> bool:
+    """FAIL_WITHOUT_RTSP=1 makes this a failure, so that CI can't pass by skipping."""
+    probe = (
+        "import gi; gi.require_version('GstRtspServer', '1.0')\n"
+        "from gi.repository import Gst, GstRtspServer\n"
+        "Gst.init(None); names = ('x264enc', 'avenc_aac', 'avdec_h264', 'intervideosrc', 'rtph264pay'); "
+        "assert all(Gst.ElementFactory.find(n) for n in names)"
+    )
+    try:
+        return subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True, check=False).returncode != 0
+    except OSError:
+        return True
+
+
+needs_rtsp = pytest.mark.skipif(
+    not os.environ.get("FAIL_WITHOUT_RTSP") and rtsp_is_missing(),
+    reason=f"no GStreamer RTSP server here; apt-get install {PACKAGES}",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RtspServer:
+    """tests/rtsp_server.py in a process of its own; may be killed and started again at the same port."""
+
+    def __init__(self, *credentials: str) -> None:
+        self.port, self.credentials = free_port(), credentials
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, size: str = "160x120") -> None:
+        script = str(Path(__file__).with_name("rtsp_server.py"))
+        self.process = subprocess.Popen(
+            [SYSTEM_PYTHON, script, str(self.port), size, *self.credentials],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+    def url(self, path: str, port: int | None = None) -> str:
+        who = ":".join(self.credentials) + "@" if self.credentials else ""
+        return f"rtsp://{who}127.0.0.1:{port or self.port}/{path}"
+
+
+class Proxy:
+    """A TCP relay that can stall, cut and damage what passes."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.stalled, self.damaging, self._ended = (threading.Event() for _ in range(3))
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        """Ends all connections there are."""
+        for pair in self._pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._ended.set()
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            if not select.select([self._listener], [], [], 0.05)[0]:
+                continue
+            client, _ = self._listener.accept()
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+            except OSError:
+                client.close()
+                continue
+            self._pairs.append((client, server))
+            thread = threading.Thread(target=self._relay, args=(client, server), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _relay(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server, contextlib.suppress(OSError):
+            while not self._ended.is_set():
+                if self.stalled.is_set():
+                    time.sleep(0.02)
+                    continue
+                for end in select.select([client, server], [], [], 0.05)[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    if self.damaging.is_set() and end is server:
+                        data = bytes(b ^ 0x55 if i % 7 == 0 else b for i, b in enumerate(data))
+                    (server if end is client else client).sendall(data)
+
+
+class Running:
+    """A live run in a thread, watched from the test."""
+
+    def __init__(
+        self, source: str, output: str | None, matter: Matter, options: LiveOptions, **more: object
+    ) -> None:
+        self.stop = threading.Event()
+        self.contract: Contract | None = None
+        self.summary: LiveSummary | None = None
+        self.error: BaseException | None = None
+
+        def report(contract: Contract, _: object) -> None:
+            self.contract = contract
+
+        def work() -> None:
+            try:
+                self.summary = process_live(
+                    source,
+                    output,
+                    background="green",
+                    matter=matter,
+                    options=replace(options, stats_seconds=0.1),
+                    stop=self.stop,
+                    report=report,
+                    **more,
+                )
+            except BaseException as error:
+                self.error = error
+
+        self.thread = threading.Thread(target=work, daemon=True)
+        self.thread.start()
+
+    def wait(self, holds: Callable[[Contract], bool], what: str) -> None:
+        """Until something holds of the contract; fails when the run ends or it takes for ever."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            if self.contract is not None and holds(self.contract):
+                return
+            assert self.thread.is_alive(), f"ended while waiting for {what}: {self.error!r}"
+            time.sleep(0.05)
+        raise AssertionError(f"{what} did not come; {self.contract and vars(self.contract.whole)}")
+
+    def more_frames(self, count: int = 8) -> None:
+        """Waits until so many more frames are shown."""
+        before = self.contract.whole.shown if self.contract else 0
+        self.wait(lambda c: c.whole.shown >= before + count, f"{count} more frames")
+
+    def end(self) -> LiveSummary:
+        self.stop.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        if self.error is not None:
+            raise self.error
+        assert self.summary is not None
+        return self.summary
+
+
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """Serves a folder by HTTP; gives its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            return
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join(5)
