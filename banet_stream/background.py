@@ -33,6 +33,10 @@ class Background(ABC):
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
         """Three planes of the frame's shapes, depth and colour. ``alpha``: its matte, [h, w] in 0..1."""
 
+    def begin(self, frame: Frame) -> None:
+        """Told of the run's first frame, where that is not the first one it is asked for."""
+        return
+
     def close(self) -> None:
         """Lets go of files; closing twice is harmless."""
         return
@@ -152,6 +156,10 @@ class Video(Background):
             self._shown = self._current
             self._planes = self._convert(frame)
         return self._planes
+
+    def begin(self, frame: Frame) -> None:
+        """See Background."""
+        self._start_seconds = frame.pts_seconds
 
     def close(self) -> None:
         """See Background."""

@@ -111,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("messages")
     add = group.add_argument
     add("--stats", action="store_true", help="print frames per second and the time of every stage")
+    add("--resume", action="store_true", help="go on where a crashed or killed run of this command stopped")
     add("--verify", action="store_true", help="read INPUT and OUTPUT again and compare what was promised")
     add("--json", action="store_true", help="what was done and found, as JSON on standard output")
     add("--quiet", "-q", action="store_true", help="errors only")
@@ -140,6 +141,7 @@ def run(options: argparse.Namespace) -> None:
             deinterlace=options.deinterlace,
             encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
             alpha_out=options.alpha_out,
+            resume=options.resume,
             verify=options.verify,
             announce=None if options.quiet else announce,
             progress=show,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,23 +88,32 @@ class Sink(Output):
 
     def open(self, first: Frame) -> None:
         """See Output."""
+        fitted = self._lay_out(first)
+        self._announce_size(fitted)
+        self._create(free_part(self.path), fitted)
+
+    def _lay_out(self, first: Frame) -> Frame:
+        """Chooses codec and layout, says what can't be kept, and returns ``first`` as it will be encoded."""
         name, codec = choose_codec(self.path, self.options, first.format.depth, alpha=self._alpha)
         check_rate(name, codec, self.options)
+        self._codec, self.encoder = codec, codec.encoder
         self._format = choose_format(codec, first.format, alpha=self._alpha)
-        self._announce_size(codec, first)
-        self.part = free_part(self.path)
-        self._container = av.open(
-            f"file:{self.part}", "w", format=muxer(self.path), options=self._mux_options()
-        )
         if self._format != first.format:
             self.notices.append(f"{name} can't hold {first.format.name}: written as {self._format.name}")
         self._even = codec.even
         fitted = fit_encoder(first, self._format, self._even)
-        self._video = self._add_video(codec, fitted)
         if (fitted.width, fitted.height) != (first.width, first.height):
             size = f"{first.width}x{first.height}"
             self.notices.append(f"{name} needs even sizes: the last row or column of {size} is repeated")
-        self.encoder = codec.encoder
+        return fitted
+
+    def _create(self, part: Path, first: Frame) -> None:
+        """Opens the part file with all its streams."""
+        self.part = part
+        self._container = av.open(
+            f"file:{self.part}", "w", format=muxer(self.path), options=self._mux_options()
+        )
+        self._video = self._add_video(self._codec, first)
         if self._video_only:
             return
         self._add_passed()
@@ -116,13 +126,16 @@ class Sink(Output):
         assert self._container is not None
         assert self._video is not None
         self._mux(self._video.encode(None))
+        self._flush_sound()
+        self._container.close()
+
+    def _flush_sound(self) -> None:
         for source in self.source.passed:
             stream, again = self._passed.get(source.index, (None, False))
             if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and again:
                 for sound in source.codec_context.decode(None):
                     self._mux(stream.encode(sound))
                 self._mux(stream.encode(None))
-        self._container.close()
 
     def finish(self) -> None:
         """See Output."""
@@ -165,22 +178,30 @@ class Sink(Output):
         stream.metadata.update(lasting(self.source.video_metadata))
         return stream
 
-    def _announce_size(self, codec: Codec, first: Frame) -> None:
+    def _announce_size(self, first: Frame) -> None:
         """Before files that grow large: what the first frame takes, times their number."""
-        count = self.source.expected_frames
+        count, codec = self.source.expected_frames, self._codec
         if not (self._alpha or codec.intra) or not count:
             return
-        context = av.CodecContext.create(codec.encoder, "w")
-        assert isinstance(context, av.VideoCodecContext)
-        context.options = encoder_options(codec, self.options, alpha=self._alpha)
-        set_up(context, first, self._format, self.options)
-        video = to_video_frame(fit_encoder(first, self._format, codec.even))
-        size = sum(packet.size for packet in [*context.encode(video), *context.encode(None)])
+        context = self._single_encoder(first)
+        packets = [*context.encode(to_video_frame(first)), *context.encode(None)]
+        size = sum(packet.size for packet in packets)
         share = 1.0 if codec.intra else INTER_SHARE
         how = f"{codec.encoder}, {'' if codec.intra else 'a rough guess '}by the first one"
         if self._alpha:
             how = f"straight alpha; {how}"
         self.announce(describe_size(self.path, size * (1 + share * (count - 1)), count, how))
+
+    def _single_encoder(self, first: Frame) -> av.VideoCodecContext:
+        """An encoder like the output's, outside any file."""
+        context = av.CodecContext.create(self._codec.encoder, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.options = encoder_options(self._codec, self.options, alpha=self._alpha)
+        set_up(context, first, self._format, self.options)
+        context.framerate = self.source.info.rate or Fraction(25)
+        if int(av.format.Flags.global_header.value) & av.ContainerFormat(muxer(self.path), "w").flags:  # type: ignore[call-overload]
+            context.flags |= av.codec.context.Flags.global_header
+        return context
 
     def _add_passed(self) -> None:
         """Takes over sound and subtitles: copied where the container takes their codec."""
@@ -236,12 +257,13 @@ def encode(
     done = keep = False
     try:
         for item in items:
-            if sink.frames == 0 and sink.part is None:
+            if not sink.opened:
                 if isinstance(item, Packet):
                     held.append(item)
                     continue
                 with output_errors(sink):
                     sink.open(item)
+                    sink.opened = True
                     for packet in held:
                         sink.write(packet)
                 held.clear()
@@ -274,7 +296,7 @@ def output_errors(sink: Output) -> Iterator[None]:
     except (FFmpegError, OSError, ValueError) as error:
         why = reason(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full; nothing is left there, make room and start again"
+            why = f"the disk is full; {sink.after_error}"
         raise OutputError(f"{sink.path}: can't be written: {why}") from error
 
 

@@ -53,10 +53,13 @@ class Verification:
 
 
 class CoreSamples:
-    """Remembers where the subject surely is, on frames spread evenly over a run of unknown length."""
+    """Remembers where the subject surely is, on frames spread evenly over a run of unknown length.
 
-    def __init__(self) -> None:
-        self._every, self._seen = 1, 0
+    ``first``: the number of the first frame to come.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._every, self._seen = 1, first
         self.cores: dict[int, Tensor] = {}  # frame number -> [h, w] bool at network size
 
     def watch(self, _: Frame, alpha: Tensor) -> None:
