@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # Opus knows five sampling rates, of which this is the full one.
 OPUS_RATE = 48000
+# No encoder decodes a frame a day before it is shown.
+LONGEST_REORDER_SECONDS = 86_400
 # What a later frame takes of the first one's bytes where it is coded by its difference: a rule of thumb.
 INTER_SHARE = 0.1
 
@@ -83,7 +85,7 @@ class Sink(Output):
             return
         assert self._video is not None, "Sink.open comes first"
         frame = fit_encoder(item, self._format, self._even)
-        self._mux(self._video.encode(to_video_frame(frame)))
+        self._mux(timed(self._video.encode(to_video_frame(frame))))
         self.frames += 1
 
     def open(self, first: Frame) -> None:
@@ -125,7 +127,7 @@ class Sink(Output):
         """See Output."""
         assert self._container is not None
         assert self._video is not None
-        self._mux(self._video.encode(None))
+        self._mux(timed(self._video.encode(None)))
         self._flush_sound()
         self._container.close()
 
@@ -298,6 +300,17 @@ def output_errors(sink: Output) -> Iterator[None]:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             why = f"the disk is full; {sink.after_error}"
         raise OutputError(f"{sink.path}: can't be written: {why}") from error
+
+
+def timed(packets: Iterable[Packet]) -> Iterator[Packet]:
+    """The packets, with a decoding time where the encoder left it to chance: x265 4.2 does in streams of one
+    or two frames, which it does not reorder."""
+    for packet in packets:
+        if packet.dts is not None and packet.pts is not None and packet.time_base is not None:
+            ahead = (packet.pts - packet.dts) * packet.time_base
+            if not 0 <= ahead < LONGEST_REORDER_SECONDS:
+                packet.dts = packet.pts
+        yield packet
 
 
 def encoder_options(codec: Codec, options: EncodeOptions, *, alpha: bool) -> dict[str, str]:

@@ -169,6 +169,8 @@ def to_video_frame(frame: Frame) -> av.VideoFrame:
         target.copy_(source)
     video.pts, video.time_base = frame.pts, frame.time_base
     video.colorspace, video.color_range = frame.colour.space, frame.colour.range
+    # ProRes takes these from the frames, not from its context.
+    video.color_primaries, video.color_trc = frame.colour.primaries, frame.colour.transfer
     return video
 
 
