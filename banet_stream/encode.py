@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 from torch import Tensor
 from torch.nn import functional as F
@@ -242,7 +242,10 @@ class Sink(Output):
                 return
             self._last_dts[stream.index] = packet.dts
             packet.stream = stream
-            self._mux([packet])
+            try:
+                self._mux([packet])
+            except InvalidDataError as error:  # damaged sound that the muxer looks into
+                self.source.note_damage(error)
 
 
 def encode(
