@@ -30,6 +30,7 @@ from .codecs import (
 from .decode import Source, reason
 from .errors import InputError, OutputError
 from .frame import Frame, Packet, PixelFormat, planes_of, to_video_frame
+from .hdr import is_hdr
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 # Opus knows five sampling rates, of which this is the full one.
 OPUS_RATE = 48000
+MIN_HDR_DEPTH = 10
 # No encoder decodes a frame a day before it is shown.
 LONGEST_REORDER_SECONDS = 86_400
 # What a later frame takes of the first one's bytes where it is coded by its difference: a rule of thumb.
@@ -102,6 +104,10 @@ class Sink(Output):
         self._format = choose_format(codec, first.format, alpha=self._alpha)
         if self._format != first.format:
             self.notices.append(f"{name} can't hold {first.format.name}: written as {self._format.name}")
+        if first.light and not first.light.encoder_options(codec.encoder):
+            self.notices.append(f"{name} is written without HDR's mastering metadata; hevc and av1 keep it")
+        if is_hdr(first.colour) and self._format.depth < MIN_HDR_DEPTH:
+            raise OutputError(f"--codec {name}: {self._format.name} is too coarse for HDR; use hevc or av1")
         self._even = codec.even
         fitted = fit_encoder(first, self._format, self._even)
         if (fitted.width, fitted.height) != (first.width, first.height):
@@ -168,7 +174,7 @@ class Sink(Output):
 
     def _add_video(self, codec: Codec, first: Frame) -> av.VideoStream:
         assert self._container is not None
-        options = encoder_options(codec, self.options, alpha=self._alpha)
+        options = encoder_options(codec, self.options, first)
         stream = self._container.add_stream(codec.encoder, rate=self.source.info.rate or 25, options=options)
         assert isinstance(stream, av.VideoStream)
         set_up(stream.codec_context, first, self._format, self.options)
@@ -198,7 +204,7 @@ class Sink(Output):
         """An encoder like the output's, outside any file."""
         context = av.CodecContext.create(self._codec.encoder, "w")
         assert isinstance(context, av.VideoCodecContext)
-        context.options = encoder_options(self._codec, self.options, alpha=self._alpha)
+        context.options = encoder_options(self._codec, self.options, first)
         set_up(context, first, self._format, self.options)
         context.framerate = self.source.info.rate or Fraction(25)
         if int(av.format.Flags.global_header.value) & av.ContainerFormat(muxer(self.path), "w").flags:  # type: ignore[call-overload]
@@ -316,9 +322,11 @@ def timed(packets: Iterable[Packet]) -> Iterator[Packet]:
         yield packet
 
 
-def encoder_options(codec: Codec, options: EncodeOptions, *, alpha: bool) -> dict[str, str]:
+def encoder_options(codec: Codec, options: EncodeOptions, first: Frame) -> dict[str, str]:
     """What the encoder is told by name."""
-    told = dict(codec.options) | (codec.alpha_options if alpha else {})
+    told = dict(codec.options) | (codec.alpha_options if first.alpha is not None else {})
+    if first.light:
+        told |= first.light.encoder_options(codec.encoder)
     if options.bit_rate is None and codec.crf is not None:
         told["crf"] = str(codec.crf if options.crf is None else options.crf)
     return told

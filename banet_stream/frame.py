@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .hdr import LightMetadata
 
 # A compressed piece of sound or subtitles.
 Packet = av.Packet
@@ -125,6 +129,7 @@ class Frame:
     rotation: int = 0
     sample_aspect_ratio: Fraction = Fraction(1)
     alpha: Tensor | None = None
+    light: LightMetadata | None = None  # of HDR
 
     @property
     def height(self) -> int:
