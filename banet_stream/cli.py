@@ -22,6 +22,7 @@ from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .decode import STANDARD
 from .engines import PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
+from .hardware import ENCODERS
 from .images import PICTURES
 from .matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 from .stream import Progress, Summary, process
@@ -103,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
     add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
     add("--codec", help=f"{', '.join(CODECS)}; default: the container's usual one")
+    add("--encoder", choices=ENCODERS, default="auto", help="default: auto, hardware where it works")
     rate = group.add_mutually_exclusive_group()
     rate.add_argument("--crf", type=int, help="constant quality, lower is better; default: by codec")
     rate.add_argument(
@@ -139,7 +141,7 @@ def run(options: argparse.Namespace) -> None:
             duration_seconds=options.duration,
             audio=not options.no_audio,
             deinterlace=options.deinterlace,
-            encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
+            encoding=encode_options(options),
             alpha_out=options.alpha_out,
             resume=options.resume,
             verify=options.verify,
@@ -148,6 +150,12 @@ def run(options: argparse.Namespace) -> None:
             stop=stop,
         )
     report(summary, options)
+
+
+def encode_options(options: argparse.Namespace) -> EncodeOptions:
+    return EncodeOptions(
+        options.codec, options.crf, options.bitrate, options.overwrite, encoder=options.encoder
+    )
 
 
 def announce(text: str) -> None:

@@ -30,6 +30,7 @@ from .codecs import (
 from .decode import Source, reason
 from .errors import InputError, OutputError
 from .frame import Frame, Packet, PixelFormat, planes_of, to_video_frame
+from .hardware import choose_encoder
 from .hdr import is_hdr
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
@@ -100,6 +101,8 @@ class Sink(Output):
         """Chooses codec and layout, says what can't be kept, and returns ``first`` as it will be encoded."""
         name, codec = choose_codec(self.path, self.options, first.format.depth, alpha=self._alpha)
         check_rate(name, codec, self.options)
+        if first.alpha is None:
+            codec = choose_encoder(name, codec, first.format, (first.width, first.height), self.options)
         self._codec, self.encoder = codec, codec.encoder
         self._format = choose_format(codec, first.format, alpha=self._alpha)
         if self._format != first.format:
@@ -328,7 +331,7 @@ def encoder_options(codec: Codec, options: EncodeOptions, first: Frame) -> dict[
     if first.light:
         told |= first.light.encoder_options(codec.encoder)
     if options.bit_rate is None and codec.crf is not None:
-        told["crf"] = str(codec.crf if options.crf is None else options.crf)
+        told[codec.quality] = str(codec.crf if options.crf is None else options.crf)
     return told
 
 

@@ -173,6 +173,7 @@ def run_facts(source: Source, background: str, engine: str, options: EncodeOptio
         "--codec": str(options.codec),
         "--crf": str(options.crf),
         "--bitrate": str(options.bit_rate),
+        "--encoder": options.encoder,
         "matte": engine,
         "version": f"{version('banet-stream')}, FFmpeg {av.ffmpeg_version_info}",
     }
