@@ -6,7 +6,6 @@ import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING
 import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
-from torch import Tensor
-from torch.nn import functional as F
 
 from .codecs import (
     MOV_FAMILY,
@@ -28,8 +25,9 @@ from .codecs import (
     muxer,
 )
 from .decode import Source, reason
+from .encoder import encoder_options, fit_encoder, set_up, timed
 from .errors import InputError, OutputError
-from .frame import Frame, Packet, PixelFormat, planes_of, to_video_frame
+from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
 from .hdr import is_hdr
 from .output import Output, check_place, describe_size, free_part, move_into_place
@@ -42,8 +40,6 @@ log = logging.getLogger(__name__)
 # Opus knows five sampling rates, of which this is the full one.
 OPUS_RATE = 48000
 MIN_HDR_DEPTH = 10
-# No encoder decodes a frame a day before it is shown.
-LONGEST_REORDER_SECONDS = 86_400
 # What a later frame takes of the first one's bytes where it is coded by its difference: a rule of thumb.
 INTER_SHARE = 0.1
 
@@ -314,57 +310,7 @@ def output_errors(sink: Output) -> Iterator[None]:
         raise OutputError(f"{sink.path}: can't be written: {why}") from error
 
 
-def timed(packets: Iterable[Packet]) -> Iterator[Packet]:
-    """The packets, with a decoding time where the encoder left it to chance: x265 4.2 does in streams of one
-    or two frames, which it does not reorder."""
-    for packet in packets:
-        if packet.dts is not None and packet.pts is not None and packet.time_base is not None:
-            ahead = (packet.pts - packet.dts) * packet.time_base
-            if not 0 <= ahead < LONGEST_REORDER_SECONDS:
-                packet.dts = packet.pts
-        yield packet
-
-
-def encoder_options(codec: Codec, options: EncodeOptions, first: Frame) -> dict[str, str]:
-    """What the encoder is told by name."""
-    told = dict(codec.options) | (codec.alpha_options if first.alpha is not None else {})
-    if first.light:
-        told |= first.light.encoder_options(codec.encoder)
-    if options.bit_rate is None and codec.crf is not None:
-        told[codec.quality] = str(codec.crf if options.crf is None else options.crf)
-    return told
-
-
-def set_up(context: av.VideoCodecContext, first: Frame, layout: PixelFormat, options: EncodeOptions) -> None:
-    """Prepares an encoder for frames like ``first``, in ``layout``."""
-    context.width, context.height = first.width, first.height
-    context.pix_fmt = layout.name if first.alpha is None else layout.alpha_name
-    context.time_base = first.time_base
-    context.sample_aspect_ratio = first.sample_aspect_ratio
-    context.colorspace, context.color_range = first.colour.space, first.colour.range
-    context.color_primaries, context.color_trc = first.colour.primaries, first.colour.transfer
-    context.bit_rate = options.bit_rate or 0  # 0: by constant quality
-
-
 def lasting(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags that still hold in the output: not mkvmerge's sums over the old streams."""
     sums = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")
     return {key: value for key, value in tags.items() if not key.upper().startswith(sums)}
-
-
-def fit_encoder(frame: Frame, layout: PixelFormat, even: bool) -> Frame:
-    """The frame in ``layout``; where chroma is subsampled and the encoder wants whole chroma samples, the
-    last row and column are repeated."""
-    if frame.format != layout:
-        video = to_video_frame(replace(frame, alpha=None)).reformat(format=layout.name)
-        frame = replace(frame, planes=planes_of(video, layout), format=layout)
-    right, bottom = frame.width % layout.subsampling[0], frame.height % layout.subsampling[1]
-    if not even or not (right or bottom):
-        return frame
-    luma, *chroma = frame.planes
-    return replace(frame, planes=[repeat_edge(luma, right, bottom), *chroma])
-
-
-def repeat_edge(plane: Tensor, right: int, bottom: int) -> Tensor:
-    """[H, W] -> [H + bottom, W + right]."""
-    return F.pad(plane[None, None].float(), (0, right, 0, bottom), mode="replicate")[0, 0].to(plane.dtype)

@@ -13,7 +13,8 @@ import av
 
 from .codecs import EncodeOptions
 from .decode import STANDARD, Source, decode, decode_passed
-from .encode import Sink, fit_encoder
+from .encode import Sink
+from .encoder import fit_encoder
 from .errors import InputError
 from .frame import Frame, Packet, to_video_frame
 from .matting import MatteStream
