@@ -144,3 +144,32 @@ def test_a_part_stays_together(small_matter: Matter, tmp_path: Path, suffix: str
     write(source, Shape(beep=0.05))
     process(source, output, background="black", matter=small_matter, start_seconds=0.32, duration_seconds=1.2)
     assert measure(output) == pytest.approx(measure(source), abs=SYNC_SECONDS)
+
+
+def test_subtitles_are_kept_with_their_time_and_language(small_matter: Matter, tmp_path: Path) -> None:
+    text, source = tmp_path / "in.srt", tmp_path / "in.mkv"
+    text.write_text("1\n00:00:00,400 --> 00:00:00,900\nHello\n\n2\n00:00:01,000 --> 00:00:01,500\nthere\n")
+    write(tmp_path / "picture.mp4", Shape())
+    with av.open(str(tmp_path / "picture.mp4")) as old, av.open(str(text)) as words:
+        with av.open(str(source), "w") as new:
+            picture, subtitle = (
+                new.add_stream_from_template(s) for s in (old.streams.video[0], words.streams.subtitles[0])
+            )
+            subtitle.metadata["language"] = "deu"
+            for container, stream in ((words, subtitle), (old, picture)):
+                for packet in container.demux(container.streams[0]):
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        new.mux(packet)
+
+    def subtitles(path: Path) -> list[tuple[float, bytes]]:
+        with av.open(str(path)) as container:
+            stream = container.streams.subtitles[0]
+            assert stream.metadata["language"] == "deu"
+            return [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(stream) if p.size]
+
+    process(source, tmp_path / "out.mkv", background="black", matter=small_matter)
+    assert subtitles(tmp_path / "out.mkv") == subtitles(source)
+    assert [content for _, content in subtitles(source)] == [b"Hello", b"there"]
+    summary = process(source, tmp_path / "out.mp4", background="black", matter=small_matter)
+    assert any("can't hold subtitle" in notice for notice in summary.notices)
