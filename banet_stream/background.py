@@ -13,10 +13,10 @@ from av.error import FFmpegError
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from . import ops
+from . import hdr, ops
 from .decode import is_url, open_input, picture_streams
 from .errors import BackgroundError, InputError
-from .frame import Frame, colour_of, planes_of, quarter_turns
+from .frame import Colour, Frame, colour_of, planes_of, quarter_turns
 
 DEFAULT_BLUR_STRENGTH = 50.0
 # The Gaussian's sigma at strength 100, as a share of the frame's shorter side.
@@ -32,6 +32,10 @@ class Background(ABC):
     @abstractmethod
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
         """Three planes of the frame's shapes, depth and colour. ``alpha``: its matte, [h, w] in 0..1."""
+
+    def begin(self, frame: Frame) -> None:
+        """Told of the run's first frame, where that is not the first one it is asked for."""
+        return
 
     def close(self) -> None:
         """Lets go of files; closing twice is harmless."""
@@ -73,7 +77,7 @@ class Still(Background):
         if key != self._key:
             self._key = key
             self._planes = ops.rgb_to_planes(
-                self.rgb(frame),
+                hdr.place(self.rgb(frame), frame.colour),
                 matrix=frame.colour.matrix,
                 full_range=frame.colour.full_range,
                 depth=frame.format.depth,
@@ -153,6 +157,10 @@ class Video(Background):
             self._planes = self._convert(frame)
         return self._planes
 
+    def begin(self, frame: Frame) -> None:
+        """See Background."""
+        self._start_seconds = frame.pts_seconds
+
     def close(self) -> None:
         """See Background."""
         self._container.close()
@@ -188,12 +196,12 @@ class Video(Background):
     def _convert(self, frame: Frame) -> list[Tensor]:
         assert self._current is not None
         if self._graph is None:
-            self._graph = fitting_graph(self._stream, self._current, frame)
+            self._graph = fitting_graph(self.name, self._stream, self._current, frame)
         self._graph.vpush(self._current)
         return [p.clone() for p in planes_of(self._graph.vpull(), frame.format)]
 
 
-def fitting_graph(stream: av.VideoStream, first: av.VideoFrame, frame: Frame) -> av.filter.Graph:
+def fitting_graph(name: str, stream: av.VideoStream, first: av.VideoFrame, frame: Frame) -> av.filter.Graph:
     """FFmpeg filters that turn, crop, scale and recolour a background video to fit ``frame``."""
     turns = {0: [], 90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
     turn = quarter_turns(first)
@@ -201,6 +209,11 @@ def fitting_graph(stream: av.VideoStream, first: av.VideoFrame, frame: Frame) ->
     size = (first.height, first.width) if turn in (90, 270) else (first.width, first.height)
     left, top, right, bottom = (int(edge) for edge in crop_to_fill(*size, aspect))
     source, target = colour_of(first), frame.colour
+    if hdr.kind_of(source) != hdr.kind_of(target):
+        raise BackgroundError(
+            f"{name}: the background video and INPUT differ in dynamic range or primaries "
+            f"({describe_kind(source)}, {describe_kind(target)}); convert one of them, or use a picture"
+        )
     ranges = {False: "limited", True: "full"}
     filters = [
         *turns[turn],
@@ -219,11 +232,16 @@ def fitting_graph(stream: av.VideoStream, first: av.VideoFrame, frame: Frame) ->
         )
     ]
     for text in filters:
-        name, _, arguments = text.partition("=")
-        nodes.append(graph.add(name, arguments or None))
+        word, _, arguments = text.partition("=")
+        nodes.append(graph.add(word, arguments or None))
     nodes.append(graph.add("buffersink"))
     graph.link_nodes(*nodes).configure()
     return graph
+
+
+def describe_kind(colour: Colour) -> str:
+    curve = {hdr.PQ: "HDR (PQ)", hdr.HLG: "HDR (HLG)"}.get(colour.transfer, "SDR")
+    return f"{curve}, {'BT.2020' if colour.primaries == hdr.BT2020 else 'BT.709 or BT.601'}"
 
 
 def geometry(frame: Frame) -> tuple[object, ...]:

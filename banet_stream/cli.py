@@ -23,6 +23,7 @@ from .decode import STANDARD
 from .demo import command as demo
 from .engines import ENGINES, PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
+from .hardware import ENCODERS
 from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, refuse_live_options, run_live
@@ -136,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
     add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")
     add("--codec", help=f"{', '.join(CODECS)}; default: the container's usual one")
+    add("--encoder", choices=ENCODERS, default="auto", help="default: auto, hardware where it works")
     rate = group.add_mutually_exclusive_group()
     rate.add_argument("--crf", type=int, help="constant quality, lower is better; default: by codec")
     rate.add_argument(
@@ -145,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("messages")
     add = group.add_argument
     add("--stats", action="store_true", help="print frames per second and the time of every stage")
+    add("--resume", action="store_true", help="go on where a crashed or killed run of this command stopped")
     add("--verify", action="store_true", help="read INPUT and OUTPUT again and compare what was promised")
     add("--json", action="store_true", help="what was done and found, as JSON on standard output")
     add("--quiet", "-q", action="store_true", help="errors only")
@@ -183,14 +186,21 @@ def run(options: argparse.Namespace) -> None:
             duration_seconds=options.duration,
             audio=not options.no_audio,
             deinterlace=options.deinterlace,
-            encoding=EncodeOptions(options.codec, options.crf, options.bitrate, options.overwrite),
+            encoding=encode_options(options),
             alpha_out=options.alpha_out,
+            resume=options.resume,
             verify=options.verify,
             announce=None if options.quiet else announce,
             progress=show,
             stop=stop,
         )
     report(summary, options)
+
+
+def encode_options(options: argparse.Namespace) -> EncodeOptions:
+    return EncodeOptions(
+        options.codec, options.crf, options.bitrate, options.overwrite, encoder=options.encoder
+    )
 
 
 def announce(text: str) -> None:

@@ -25,6 +25,7 @@ class Codec:
     worst_crf: int = 51
     even: bool = False  # refuses odd sizes with subsampled chroma
     codec_tag: str | None = None  # in MP4 and MOV
+    quality: str = "crf"  # the encoder's name for constant quality
     intra: bool = False  # every frame stands alone: the first one tells the size of all
     alpha_options: dict[str, str] = field(default_factory=dict)  # where frames carry alpha
 
@@ -37,6 +38,7 @@ class EncodeOptions:
     crf: int | None = None
     bit_rate: int | None = None  # bits per second
     overwrite: bool = False
+    encoder: str = "auto"  # hardware.ENCODERS
 
 
 CODECS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,16 @@ class Source:
         # Times count from the first picture; sound often starts a little before it.
         self.origin = (self.video.start_time or 0) * self.info.time_base
 
+    def reopened(self) -> Source:
+        """The same part of the same file, to be read anew."""
+        return Source(
+            self.name,
+            start_seconds=self.start_seconds,
+            duration_seconds=self.duration_seconds,
+            audio=self.audio,
+            deinterlace=self.deinterlace,
+        )
+
     def close(self) -> None:
         """Closes the file; closing twice is harmless."""
         self.container.close()
@@ -147,39 +157,72 @@ class Source:
         return max(0.0, end - self.read_until)
 
 
+def decode_passed(source: Source) -> Iterator[Packet]:
+    """Only the packets that :func:`decode` passes on."""
+    if not source.passed:
+        return
+    part = Part(source)
+    for packet in read_packets(source, source.passed):
+        base = packet.stream.time_base or Fraction(1, av.time_base)
+        if packet.pts is not None and part.holds(packet.pts * base):
+            yield part.shift(packet, base)
+
+
+class Part:
+    """What ``start_seconds`` and ``duration_seconds`` cut out of a source."""
+
+    def __init__(self, source: Source) -> None:
+        self.cut = bool(source.start_seconds)
+        self.start = source.origin + exact(source.start_seconds)
+        length = source.duration_seconds
+        self.end = None if length is None else self.start + exact(length)
+        if self.cut and source.name != STANDARD:  # a pipe is read up to there
+            source.container.seek(int(self.start * av.time_base))
+
+    def ended(self, seconds: Fraction) -> bool:
+        return self.end is not None and seconds >= self.end
+
+    def holds(self, seconds: Fraction) -> bool:
+        return not (self.cut and seconds < self.start) and not self.ended(seconds)
+
+    def ticks(self, base: Fraction) -> int:
+        """By how much timestamps are lowered: with a start they begin at zero there."""
+        return round(self.start / base) if self.cut else 0
+
+    def shift(self, packet: Packet, base: Fraction) -> Packet:
+        """The packet with its timestamps lowered."""
+        if packet.pts is not None:
+            packet.pts -= self.ticks(base)
+        if packet.dts is not None:
+            packet.dts -= self.ticks(base)
+        return packet
+
+
 def decode(source: Source) -> Iterator[Frame | Packet]:
     """Frames in presentation order, among them the packets of the passed streams, in the file's order.
 
     With ``start_seconds`` the timestamps begin at zero there. Damaged packets are skipped and counted
     in ``source.damaged``. The source stays open: packets on their way point into it.
     """
-    start = source.origin + exact(source.start_seconds)
-    end = None if source.duration_seconds is None else start + exact(source.duration_seconds)
-    if source.start_seconds and source.name != STANDARD:  # a pipe is read up to there
-        source.container.seek(int(start * av.time_base))
+    part = Part(source)
     whole = WholePictures(source)
     pending = {s.index for s in (source.video, *source.passed) if s.type != "subtitle"}
-    for packet in read_packets(source):
+    for packet in read_packets(source, [source.video, *source.passed]):
         if source.stop.is_set() or not pending:
             return
         base = packet.stream.time_base or Fraction(1, av.time_base)
-        shift = round(start / base) if source.start_seconds else 0
         if packet.stream is not source.video:
-            if packet.pts is None or (source.start_seconds and packet.pts * base < start):
-                continue
-            if end is not None and packet.pts * base >= end:
+            if packet.pts is not None and part.ended(packet.pts * base):
                 pending.discard(packet.stream.index)
-                continue
-            packet.pts -= shift
-            packet.dts = None if packet.dts is None else packet.dts - shift
-            yield packet
+            elif packet.pts is not None and part.holds(packet.pts * base):
+                yield part.shift(packet, base)
             continue
         for picture, pts in whole.decode(packet):
-            if end is not None and pts * base >= end:
+            if part.ended(pts * base):
                 pending.discard(packet.stream.index)
-            elif pts * base >= start or not source.start_seconds:
+            elif part.holds(pts * base):
                 source.frames += 1
-                yield whole.to_frame(picture, pts - shift)
+                yield whole.to_frame(picture, pts - part.ticks(base))
 
 
 def exact(seconds: float) -> Fraction:
@@ -187,9 +230,8 @@ def exact(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def read_packets(source: Source) -> Iterator[Packet]:
+def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
     """Demuxes to the end, over damaged places."""
-    streams = [source.video, *source.passed]
     errors = 0
     packets = source.container.demux(streams)
     while errors < MAX_READ_ERRORS:

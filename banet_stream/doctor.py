@@ -13,7 +13,7 @@ import av
 import numpy as np
 import torch
 
-from . import backends
+from . import backends, hardware
 from .codecs import CODECS, Codec
 from .errors import BanetStreamError
 from .matting import Matter
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         ("versions", versions),
         ("engine", lambda: engine(options.device)),
         ("encoders", encoders),
+        ("hardware", hardware.describe),
         ("decoder", decoder),
         ("operators", operators),
     ]

@@ -6,15 +6,13 @@ import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
-from torch import Tensor
-from torch.nn import functional as F
 
 from .codecs import (
     MOV_FAMILY,
@@ -27,8 +25,11 @@ from .codecs import (
     muxer,
 )
 from .decode import Source, reason
+from .encoder import encoder_options, fit_encoder, set_up, timed
 from .errors import InputError, OutputError
-from .frame import Frame, Packet, PixelFormat, planes_of, to_video_frame
+from .frame import Frame, Packet, to_video_frame
+from .hardware import choose_encoder
+from .hdr import is_hdr
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 # Opus knows five sampling rates, of which this is the full one.
 OPUS_RATE = 48000
+MIN_HDR_DEPTH = 10
 # What a later frame takes of the first one's bytes where it is coded by its difference: a rule of thumb.
 INTER_SHARE = 0.1
 
@@ -82,28 +84,43 @@ class Sink(Output):
             return
         assert self._video is not None, "Sink.open comes first"
         frame = fit_encoder(item, self._format, self._even)
-        self._mux(self._video.encode(to_video_frame(frame)))
+        self._mux(timed(self._video.encode(to_video_frame(frame))))
         self.frames += 1
 
     def open(self, first: Frame) -> None:
         """See Output."""
+        fitted = self._lay_out(first)
+        self._announce_size(fitted)
+        self._create(free_part(self.path), fitted)
+
+    def _lay_out(self, first: Frame) -> Frame:
+        """Chooses codec and layout, says what can't be kept, and returns ``first`` as it will be encoded."""
         name, codec = choose_codec(self.path, self.options, first.format.depth, alpha=self._alpha)
         check_rate(name, codec, self.options)
+        if first.alpha is None:
+            codec = choose_encoder(name, codec, first.format, (first.width, first.height), self.options)
+        self._codec, self.encoder = codec, codec.encoder
         self._format = choose_format(codec, first.format, alpha=self._alpha)
-        self._announce_size(codec, first)
-        self.part = free_part(self.path)
-        self._container = av.open(
-            f"file:{self.part}", "w", format=muxer(self.path), options=self._mux_options()
-        )
         if self._format != first.format:
             self.notices.append(f"{name} can't hold {first.format.name}: written as {self._format.name}")
+        if first.light and not first.light.encoder_options(codec.encoder):
+            self.notices.append(f"{name} is written without HDR's mastering metadata; hevc and av1 keep it")
+        if is_hdr(first.colour) and self._format.depth < MIN_HDR_DEPTH:
+            raise OutputError(f"--codec {name}: {self._format.name} is too coarse for HDR; use hevc or av1")
         self._even = codec.even
         fitted = fit_encoder(first, self._format, self._even)
-        self._video = self._add_video(codec, fitted)
         if (fitted.width, fitted.height) != (first.width, first.height):
             size = f"{first.width}x{first.height}"
             self.notices.append(f"{name} needs even sizes: the last row or column of {size} is repeated")
-        self.encoder = codec.encoder
+        return fitted
+
+    def _create(self, part: Path, first: Frame) -> None:
+        """Opens the part file with all its streams."""
+        self.part = part
+        self._container = av.open(
+            f"file:{self.part}", "w", format=muxer(self.path), options=self._mux_options()
+        )
+        self._video = self._add_video(self._codec, first)
         if self._video_only:
             return
         self._add_passed()
@@ -115,14 +132,17 @@ class Sink(Output):
         """See Output."""
         assert self._container is not None
         assert self._video is not None
-        self._mux(self._video.encode(None))
+        self._mux(timed(self._video.encode(None)))
+        self._flush_sound()
+        self._container.close()
+
+    def _flush_sound(self) -> None:
         for source in self.source.passed:
             stream, again = self._passed.get(source.index, (None, False))
             if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and again:
                 for sound in source.codec_context.decode(None):
                     self._mux(stream.encode(sound))
                 self._mux(stream.encode(None))
-        self._container.close()
 
     def finish(self) -> None:
         """See Output."""
@@ -153,7 +173,7 @@ class Sink(Output):
 
     def _add_video(self, codec: Codec, first: Frame) -> av.VideoStream:
         assert self._container is not None
-        options = encoder_options(codec, self.options, alpha=self._alpha)
+        options = encoder_options(codec, self.options, first)
         stream = self._container.add_stream(codec.encoder, rate=self.source.info.rate or 25, options=options)
         assert isinstance(stream, av.VideoStream)
         set_up(stream.codec_context, first, self._format, self.options)
@@ -165,22 +185,30 @@ class Sink(Output):
         stream.metadata.update(lasting(self.source.video_metadata))
         return stream
 
-    def _announce_size(self, codec: Codec, first: Frame) -> None:
+    def _announce_size(self, first: Frame) -> None:
         """Before files that grow large: what the first frame takes, times their number."""
-        count = self.source.expected_frames
+        count, codec = self.source.expected_frames, self._codec
         if not (self._alpha or codec.intra) or not count:
             return
-        context = av.CodecContext.create(codec.encoder, "w")
-        assert isinstance(context, av.VideoCodecContext)
-        context.options = encoder_options(codec, self.options, alpha=self._alpha)
-        set_up(context, first, self._format, self.options)
-        video = to_video_frame(fit_encoder(first, self._format, codec.even))
-        size = sum(packet.size for packet in [*context.encode(video), *context.encode(None)])
+        context = self._single_encoder(first)
+        packets = [*context.encode(to_video_frame(first)), *context.encode(None)]
+        size = sum(packet.size for packet in packets)
         share = 1.0 if codec.intra else INTER_SHARE
         how = f"{codec.encoder}, {'' if codec.intra else 'a rough guess '}by the first one"
         if self._alpha:
             how = f"straight alpha; {how}"
         self.announce(describe_size(self.path, size * (1 + share * (count - 1)), count, how))
+
+    def _single_encoder(self, first: Frame) -> av.VideoCodecContext:
+        """An encoder like the output's, outside any file."""
+        context = av.CodecContext.create(self._codec.encoder, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.options = encoder_options(self._codec, self.options, first)
+        set_up(context, first, self._format, self.options)
+        context.framerate = self.source.info.rate or Fraction(25)
+        if int(av.format.Flags.global_header.value) & av.ContainerFormat(muxer(self.path), "w").flags:  # type: ignore[call-overload]
+            context.flags |= av.codec.context.Flags.global_header
+        return context
 
     def _add_passed(self) -> None:
         """Takes over sound and subtitles: copied where the container takes their codec."""
@@ -219,7 +247,10 @@ class Sink(Output):
                 return
             self._last_dts[stream.index] = packet.dts
             packet.stream = stream
-            self._mux([packet])
+            try:
+                self._mux([packet])
+            except InvalidDataError as error:  # damaged sound that the muxer looks into
+                self.source.note_damage(error)
 
 
 def encode(
@@ -236,12 +267,13 @@ def encode(
     done = keep = False
     try:
         for item in items:
-            if sink.frames == 0 and sink.part is None:
+            if not sink.opened:
                 if isinstance(item, Packet):
                     held.append(item)
                     continue
                 with output_errors(sink):
                     sink.open(item)
+                    sink.opened = True
                     for packet in held:
                         sink.write(packet)
                 held.clear()
@@ -274,48 +306,11 @@ def output_errors(sink: Output) -> Iterator[None]:
     except (FFmpegError, OSError, ValueError) as error:
         why = reason(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full; nothing is left there, make room and start again"
+            why = f"the disk is full; {sink.after_error}"
         raise OutputError(f"{sink.path}: can't be written: {why}") from error
-
-
-def encoder_options(codec: Codec, options: EncodeOptions, *, alpha: bool) -> dict[str, str]:
-    """What the encoder is told by name."""
-    told = dict(codec.options) | (codec.alpha_options if alpha else {})
-    if options.bit_rate is None and codec.crf is not None:
-        told["crf"] = str(codec.crf if options.crf is None else options.crf)
-    return told
-
-
-def set_up(context: av.VideoCodecContext, first: Frame, layout: PixelFormat, options: EncodeOptions) -> None:
-    """Prepares an encoder for frames like ``first``, in ``layout``."""
-    context.width, context.height = first.width, first.height
-    context.pix_fmt = layout.name if first.alpha is None else layout.alpha_name
-    context.time_base = first.time_base
-    context.sample_aspect_ratio = first.sample_aspect_ratio
-    context.colorspace, context.color_range = first.colour.space, first.colour.range
-    context.color_primaries, context.color_trc = first.colour.primaries, first.colour.transfer
-    context.bit_rate = options.bit_rate or 0  # 0: by constant quality
 
 
 def lasting(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags that still hold in the output: not mkvmerge's sums over the old streams."""
     sums = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")
     return {key: value for key, value in tags.items() if not key.upper().startswith(sums)}
-
-
-def fit_encoder(frame: Frame, layout: PixelFormat, even: bool) -> Frame:
-    """The frame in ``layout``; where chroma is subsampled and the encoder wants whole chroma samples, the
-    last row and column are repeated."""
-    if frame.format != layout:
-        video = to_video_frame(replace(frame, alpha=None)).reformat(format=layout.name)
-        frame = replace(frame, planes=planes_of(video, layout), format=layout)
-    right, bottom = frame.width % layout.subsampling[0], frame.height % layout.subsampling[1]
-    if not even or not (right or bottom):
-        return frame
-    luma, *chroma = frame.planes
-    return replace(frame, planes=[repeat_edge(luma, right, bottom), *chroma])
-
-
-def repeat_edge(plane: Tensor, right: int, bottom: int) -> Tensor:
-    """[H, W] -> [H + bottom, W + right]."""
-    return F.pad(plane[None, None].float(), (0, right, 0, bottom), mode="replicate")[0, 0].to(plane.dtype)

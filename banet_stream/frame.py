@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .hdr import LightMetadata
 
 # A compressed piece of sound or subtitles.
 Packet = av.Packet
@@ -126,6 +129,7 @@ class Frame:
     rotation: int = 0
     sample_aspect_ratio: Fraction = Fraction(1)
     alpha: Tensor | None = None
+    light: LightMetadata | None = None  # of HDR
 
     @property
     def height(self) -> int:
@@ -174,6 +178,8 @@ def to_video_frame(frame: Frame) -> av.VideoFrame:
         target.copy_(source)
     video.pts, video.time_base = frame.pts, frame.time_base
     video.colorspace, video.color_range = frame.colour.space, frame.colour.range
+    # ProRes takes these from the frames, not from its context.
+    video.color_primaries, video.color_trc = frame.colour.primaries, frame.colour.transfer
     return video
 
 

@@ -74,6 +74,11 @@ class Photo:
         """None."""
         return []
 
+    def note_damage(self, error: Exception) -> None:
+        """See Source."""
+        self.damaged += 1
+        self.read_error = str(error)
+
     def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
         """Never called: there is no sound."""
         raise AssertionError("a photo has no sound")

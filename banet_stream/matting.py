@@ -19,6 +19,7 @@ from .cutout import cut_out
 from .engines import load_engine
 from .errors import MatteError
 from .frame import AnyFrame, Frame, Packet
+from .hdr import for_network, is_hdr
 from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
 
@@ -150,15 +151,20 @@ class MatteStream:
         aspect = frame.sample_aspect_ratio
         size = network_size(frame.height, frame.width, self.matter.size, aspect)
         with self.timings("to input"):
+            high = is_hdr(frame.colour)
             coded = ops.frame_to_input(
                 frame.planes,
                 size=size,
                 matrix=frame.colour.matrix,
                 full_range=frame.colour.full_range,
                 depth=frame.format.depth,
-                mean=MEAN,
-                std=STD,
+                mean=(0.0, 0.0, 0.0) if high else MEAN,
+                std=(1.0, 1.0, 1.0) if high else STD,
             )
+            if high:
+                seen = for_network(coded.permute(0, 2, 3, 1), frame.colour)
+                mean, std = (torch.tensor(values, device=seen.device) for values in (MEAN, STD))
+                coded = ((seen - mean) / std).permute(0, 3, 1, 2).contiguous()
             turns = frame.rotation // 90
             upright = torch.rot90(coded, turns, (2, 3))
         with self.timings("network"):

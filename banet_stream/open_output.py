@@ -12,6 +12,7 @@ from .images import PICTURES, Photo, PictureFile
 from .matte_out import Beside, MatteFile
 from .output import Output, check_no_rate
 from .pipe import Y4m
+from .resume import ResumableSink
 from .sequence import Sequence, is_pattern
 
 PATTERN_EXAMPLE = "out/%06d.png"
@@ -24,15 +25,22 @@ def open_output(
     *,
     alpha: bool = False,
     alpha_out: str | Path | None = None,
+    resume_facts: dict[str, str] | None = None,
 ) -> Output:
     """The output for a path: video file, numbered pictures, ``-``, or for a photo one picture.
 
     Args:
         alpha: the frames are transparent. alpha_out: where the matte goes by itself.
+        resume_facts: the output is made from segments, those of an earlier run with the same facts included.
 
     Raises:
         OutputError: when no output can be made of that.
     """
+    if resume_facts is not None:
+        video_file = Path(path).suffix.lower() in CONTAINERS
+        if alpha_out is not None or not video_file or isinstance(source, Photo):
+            raise OutputError("--resume: works for a video file as OUTPUT, without --alpha-out")
+        return ResumableSink(path, source, options, resume_facts, alpha=alpha)
     main = open_one(Path(path), source, options, alpha=alpha)
     if alpha_out is None:
         return main

@@ -24,15 +24,19 @@ class Output(ABC):
     Attributes:
         path: what the user named. part: where it is written until it is whole; None: not begun, or nothing
             left of it.
-        frames: written so far. notices: what could not be kept. encoder: what wrote it.
+        opened: the first frame was seen. frames: written so far; resumed_frames: those of an earlier run.
+        notices: what could not be kept. encoder: what wrote it. after_error: what is left then.
         announce: called with what is to be said before the work begins.
     """
 
     path: Path
     source: Source | Photo
     part: Path | None = None
+    opened: bool = False
     frames: int = 0
+    resumed_frames: int = 0
     encoder: str = ""
+    after_error: str = "nothing is left there, make room and start again"
 
     def __init__(self) -> None:
         self.notices: list[str] = []
@@ -53,6 +57,10 @@ class Output(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Moves the part file to OUTPUT."""
+
+    def close(self) -> None:
+        """Lets go of what is held from the beginning on; harmless after the others, and twice."""
+        return
 
     @abstractmethod
     def abandon(self, *, keep: bool) -> None:

@@ -11,6 +11,7 @@ from av.error import FFmpegError
 
 from .fields import Deinterlacer
 from .frame import Frame, Packet, VideoInfo, colour_of, nearest_format, planes_of, quarter_turns
+from .hdr import is_hdr, light_metadata
 
 if TYPE_CHECKING:
     from .decode import Source
@@ -98,4 +99,5 @@ def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int
         time_base=info.time_base,
         rotation=quarter_turns(picture),
         sample_aspect_ratio=info.sample_aspect_ratio,
+        light=light_metadata(picture) if is_hdr(colour) else None,
     )

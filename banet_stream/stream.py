@@ -19,12 +19,13 @@ from .codecs import EncodeOptions
 from .decode import STANDARD, Source, decode, is_url
 from .encode import Sink, encode
 from .errors import IncompleteInput, Interrupted, OutputError, PromiseBroken
-from .frame import Frame, rgb_of
+from .frame import Frame, Packet, rgb_of
 from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
 from .open_output import open_output
 from .output import Output
 from .pipeline import StageTime
+from .resume import ResumableSink, decode_rest, first_frame, run_facts
 from .verify import CoreSamples, Verification
 from .verify import verify as verify_files
 
@@ -36,11 +37,12 @@ class Progress:
     frames: int
     expected_frames: int  # 0: the source doesn't say
     seconds: float  # since the start
+    resumed_frames: int = 0  # of an earlier run
 
     @property
     def fps(self) -> float:
         """Frames per second so far."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        return (self.frames - self.resumed_frames) / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Summary:
     engine: str
     notices: list[str] = field(default_factory=list)
     verification: Verification | None = None
+    resumed_frames: int = 0  # of an earlier run
 
     @property
     def fps(self) -> float:
         """Frames per second, end to end."""
-        return self.frames / self.seconds
+        return (self.frames - self.resumed_frames) / self.seconds
 
     def as_dict(self) -> dict[str, object]:
         """All of it in what JSON knows; ``verified`` is null where nothing was compared."""
@@ -96,6 +99,7 @@ def process(
     deinterlace: str = "auto",
     encoding: EncodeOptions | None = None,
     alpha_out: str | Path | None = None,
+    resume: bool = False,
     verify: bool = False,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -113,6 +117,7 @@ def process(
         deinterlace: ``auto`` (where the source is marked so), ``on`` or ``off``.
         encoding: codec, quality, overwriting.
         alpha_out: file for the matte by itself.
+        resume: works in segments kept in ``OUTPUT.resume`` and, after a crash, goes on from them.
         verify: reads source and output again and compares them; ``Summary.verification``.
         announce: called with what is to be said before the work begins, as the size of a large output.
         progress: called after every frame, in the calling thread.
@@ -138,25 +143,41 @@ def process(
         if not isinstance(behind, Background):
             behind = open_background(behind)
             stack.callback(behind.close)  # the caller's own stays the caller's
-        transparent = isinstance(behind, Transparent)
-        sink = open_output(output, video, encoding, alpha=transparent, alpha_out=alpha_out)
+        matter = matter or Matter()
+        facts = None
+        if resume and isinstance(video, Source):
+            named = background if isinstance(background, str) else type(background).__name__
+            facts = run_facts(video, named, matter.description, encoding)
+        sink = open_output(
+            output,
+            video,
+            encoding,
+            alpha=isinstance(behind, Transparent),
+            alpha_out=alpha_out,
+            resume_facts=facts,
+        )
+        stack.callback(sink.close)
         sink.announce = announce or sink.announce
         for path in (output, alpha_out):
             refuse_to_overwrite(path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
-        stream = MatteStream(matter or Matter())
-        samples = CoreSamples() if verify else None
+        stream = MatteStream(matter)
+        samples = CoreSamples(sink.resumed_frames) if verify else None
         if samples and not isinstance(getattr(sink, "main", sink), Sink):
             raise OutputError(f"--verify: {output} is no video file, which it could read again")
 
+        items = decode(video) if isinstance(video, Source) else video.decode()
+        if isinstance(sink, ResumableSink):
+            items = prepare_resumed(items, sink, behind, stream)
         began = time.perf_counter()
 
         def report(_: Frame) -> None:
             if progress:
-                progress(Progress(sink.frames, video.expected_frames, time.perf_counter() - began))
+                seconds = time.perf_counter() - began
+                progress(Progress(sink.frames, video.expected_frames, seconds, sink.resumed_frames))
 
         try:
             stages = pipeline.run(
-                decode(video) if isinstance(video, Source) else video.decode(),
+                items,
                 partial(
                     matte,
                     stream=stream,
@@ -180,10 +201,12 @@ def process(
             encoder=sink.encoder,
             engine=stream.matter.description,
             notices=[*video.notices, *sink.notices],
+            resumed_frames=sink.resumed_frames,
         )
         if samples:
             usual = encoding.crf is None and encoding.bit_rate is None
-            with closing(reopen(video)) as again:
+            assert isinstance(video, Source)
+            with closing(video.reopened()) as again:
                 found = verify_files(again, sink.path, samples, usual_quality=usual)
             summary = replace(summary, verification=found)
         if video.lost_frames or video.damaged:
@@ -191,17 +214,6 @@ def process(
         if summary.verification and summary.verification.broken:
             raise PromiseBroken(describe_broken(summary), summary)
     return summary
-
-
-def reopen(video: Source | Photo) -> Source:
-    assert isinstance(video, Source)
-    return Source(
-        video.name,
-        start_seconds=video.start_seconds,
-        duration_seconds=video.duration_seconds,
-        audio=video.audio,
-        deinterlace=video.deinterlace,
-    )
 
 
 def describe_broken(summary: Summary) -> str:
@@ -231,11 +243,25 @@ def open_source(
     )
 
 
+def prepare_resumed(
+    items: Iterator[Frame | Packet], sink: ResumableSink, background: Background, stream: MatteStream
+) -> Iterator[Frame | Packet]:
+    """Lays out the sink by the run's first frame, and leaves out the frames that an earlier run finished."""
+    assert isinstance(sink.source, Source)
+    first = first_frame(sink.source)
+    background.begin(first)
+    sink.open(first)
+    sink.opened = True
+    return decode_rest(items, sink.done_pts, stream)
+
+
 def describe_interruption(sink: Output) -> str:
     if sink.part is None and sink.frames:
         return f"interrupted after {sink.frames} frames"
     if sink.part is None:
         return "interrupted before the first frame was written"
+    if isinstance(sink, ResumableSink):
+        return f"interrupted; {sink.frames} frames are in {sink.part}, from where the same command goes on"
     return f"interrupted; the {sink.frames} frames done so far are in {sink.part}"
 
 

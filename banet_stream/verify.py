@@ -53,10 +53,13 @@ class Verification:
 
 
 class CoreSamples:
-    """Remembers where the subject surely is, on frames spread evenly over a run of unknown length."""
+    """Remembers where the subject surely is, on frames spread evenly over a run of unknown length.
 
-    def __init__(self) -> None:
-        self._every, self._seen = 1, 0
+    ``first``: the number of the first frame to come.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._every, self._seen = 1, first
         self.cores: dict[int, Tensor] = {}  # frame number -> [h, w] bool at network size
 
     def watch(self, _: Frame, alpha: Tensor) -> None:
@@ -121,7 +124,7 @@ class Sound:
         if not self.packets:
             self.first_seconds = float(packet.pts * packet.time_base)
         self.packets += 1
-        self._digest.update(bytes(packet))
+        self._digest.update(without_adts(bytes(packet)))
 
     def hear(self, frames: list[av.AudioFrame]) -> None:
         """Samples of the first packet that has some."""
@@ -132,6 +135,15 @@ class Sound:
     def digest(self) -> str:
         """Of all packets' bytes."""
         return self._digest.hexdigest()[:16]
+
+
+def without_adts(content: bytes) -> bytes:
+    """AAC without the header that MPEG-TS puts before every packet (ISO 13818-7, 6.2) and MP4 does not."""
+    synchronised = len(content) > 9 and content[0] == 0xFF and content[1] & 0xF6 == 0xF0
+    length = ((content[3] & 3) << 11 | content[4] << 3 | content[5] >> 5) if synchronised else 0
+    if length != len(content):
+        return content
+    return content[7 if content[1] & 1 else 9 :]
 
 
 class Error:

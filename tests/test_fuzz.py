@@ -1,0 +1,141 @@
+"""A hundred and more broken files through the command: never a traceback, a hang, or a leftover."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import portrait, read
+from test_cli import FAST, call
+
+Clip = Callable[..., Path]
+BASES: dict[str, dict[str, object]] = {
+    ".mp4": {"audio": "aac"},
+    ".mov": {"audio": "aac", "index_first": True, "codec": "libx265"},
+    ".mkv": {"audio": "libopus"},
+    ".webm": {"audio": "libopus", "codec": "libvpx-vp9"},
+    ".ts": {"audio": "aac"},
+    ".avi": {"codec": "mpeg4"},
+}
+PER_BASE = 12
+# Done; what could be read is in OUTPUT.
+WRITTEN = (0, 9)
+REFUSED = (3,)
+
+
+def flip(content: bytearray, generator: random.Random) -> bytearray:
+    for _ in range(generator.choice([1, 5, 50, 500])):
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+    return content
+
+
+def truncate(content: bytearray, generator: random.Random) -> bytearray:
+    return content[: generator.randrange(1, len(content))]
+
+
+def shuffle(content: bytearray, generator: random.Random) -> bytearray:
+    size = generator.choice([64, 188, 1000])
+    head = content[: generator.choice([0, 200, 1200])]
+    rest = content[len(head) :]
+    pieces = [rest[i : i + size] for i in range(0, len(rest), size)]
+    generator.shuffle(pieces)
+    return head + b"".join(pieces)
+
+
+def wrong_header(content: bytearray, generator: random.Random) -> bytearray:
+    headers = [
+        b"\x1aE\xdf\xa3",
+        b"\0\0\0\x20ftypisom",
+        b"RIFF\xff\xff\xff\xffAVI ",
+        b"G" * 8,
+        b"OggS",
+        b"\xff" * 16,
+    ]
+    header = generator.choice(headers)
+    return bytearray(header) + content[len(header) :]
+
+
+def blank(content: bytearray, generator: random.Random) -> bytearray:
+    start, size = generator.randrange(len(content)), generator.choice([16, 400, 3000])
+    content[start : start + size] = bytes(len(content[start : start + size]))
+    return content
+
+
+def repeat(content: bytearray, generator: random.Random) -> bytearray:
+    start = generator.randrange(len(content))
+    return content[:start] + content[max(0, start - 2000) :]
+
+
+MUTATIONS = [flip, truncate, shuffle, wrong_header, blank, repeat]
+
+
+def check(source: Path, capsys: pytest.CaptureFixture[str], *, suffix: str, what: str) -> int:
+    """Runs the command on a broken file and returns its exit code."""
+    output = source.parent / f"out{suffix}"
+    code, out, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
+    assert "Traceback" not in err + out, what
+    assert code in (*WRITTEN, *REFUSED), f"{what}: {code}: {err}"
+    left = {p.name for p in source.parent.iterdir()} - {source.name}
+    if code in WRITTEN:
+        assert left == {output.name}, what
+        assert read(output).frames, what
+        output.unlink()
+    else:
+        assert not left, what
+        said = [line for line in err.splitlines() if line.startswith("banet-stream: ")]
+        assert len(said) == 1, f"{what}: {err}"
+    assert not [t for t in threading.enumerate() if t.name.startswith("banet-")], what
+    return code
+
+
+@pytest.mark.parametrize("suffix", BASES)
+def test_broken_videos(clip: Clip, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = clip(suffix=suffix, noise=True, **BASES[suffix]).read_bytes()
+    generator = random.Random(suffix)
+    codes = []
+    for number in range(PER_BASE):
+        mutate = MUTATIONS[number % len(MUTATIONS)]
+        source = tmp_path / f"in{suffix}"
+        source.write_bytes(mutate(bytearray(whole), generator))
+        what = f"{suffix} {number} {mutate.__name__}"
+        target = generator.choice([".mp4", ".mkv"])
+        codes.append(check(source, capsys, suffix=target, what=what))
+    assert set(codes) & set(REFUSED) or set(codes) & {9}  # the mutations do break something
+
+
+def test_broken_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = random.Random(0)
+    for number in range(24):
+        kind = ("JPEG", "PNG", "WEBP", "TIFF")[number % 4]
+        buffer = io.BytesIO()
+        portrait(64, 80).save(buffer, kind)
+        mutate = MUTATIONS[number // 4 % len(MUTATIONS)]
+        source = tmp_path / f"in.{kind.lower()}"
+        source.write_bytes(mutate(bytearray(buffer.getvalue()), generator))
+        output = tmp_path / "out.png"
+        code, out, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
+        what = f"{number} {kind} {mutate.__name__}: {err}"
+        assert "Traceback" not in err + out, what
+        # What is no photo any more may still be a video to FFmpeg, which can't become one picture.
+        assert code in (0, 3, 5), what
+        assert output.exists() == (code == 0), what
+        output.unlink(missing_ok=True)
+        assert [p.name for p in tmp_path.iterdir()] == [source.name], what
+        source.unlink()
+
+
+def test_broken_backgrounds(clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = clip(suffix=".mp4", noise=True).read_bytes()
+    generator = random.Random(1)
+    source, behind, output = clip(frames=3), tmp_path / "behind.mp4", tmp_path / "out.mp4"
+    for number, mutate in enumerate(MUTATIONS * 2):
+        behind.write_bytes(mutate(bytearray(whole), generator))
+        code, out, err = call(capsys, source, "-o", output, "--bg", behind, *FAST)
+        assert "Traceback" not in err + out, f"{number}: {err}"
+        assert code in (0, 4), f"{number} {mutate.__name__}: {err}"
+        assert output.exists() == (code == 0)
+        output.unlink(missing_ok=True)
