@@ -29,6 +29,10 @@ SETS = {
     ),
     "fashion-soft": f"the unlabelled half of the fashion set; {PSEUDO}",
     "portraits-unlabelled": "more of what portraits-train holds, without masks",
+    "portraits-pseudo": (
+        "portraits-unlabelled, labelled by an earlier version of this network where that was sure "
+        "(`training.pseudo`)"
+    ),
     "backgrounds": (
         "rooms, houses, streets, landscapes (house photos, Urban100, SUN Hays 80, COCO128); nobody in them"
     ),
