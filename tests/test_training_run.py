@@ -43,7 +43,7 @@ REAL_VALIDATION = REPOSITORY.parent / "shared" / "data" / "portraits-val.tar"
 FORKED = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
 
 
-TIMES = ("seconds", "waiting")
+TIMES = ("seconds", "waiting", "per_minute")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -619,6 +619,19 @@ def test_export_round_trip(root, whole, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.md", "tiny.safetensors"]
 
 
+def test_half_as_large_weights_are_what_the_rounded_network_computes(root, whole, tmp_path):
+    weights = export.export(whole / "checkpoint.pt", name="half", root=root, folder=tmp_path, half=True)
+    assert weights.stat().st_size < 0.6 * 4 * 612_130
+    state = checkpoint.load(whole / "checkpoint.pt")["ema"]
+    for name, value in load_network(str(weights)).state_dict().items():
+        rounded = state[name].half().float() if value.ndim > 1 else state[name]
+        assert torch.equal(value, rounded)
+    assert "kernels float16, the rest float32" in (tmp_path / "half.md").read_text()
+    assert "--name half --half" in (tmp_path / "half.md").read_text()
+    with pytest.raises(WeightsError, match="does not compute"):
+        export.refuse_difference(whole / "checkpoint.pt", weights)
+
+
 def test_card_names_sets_rights_recipe_and_measurements(root, whole, tmp_path):
     export.export(whole / "checkpoint.pt", name="tiny", root=root, folder=tmp_path)
     text = (tmp_path / "tiny.md").read_text()
@@ -764,6 +777,7 @@ def test_log_says_how_long_the_device_waited(root, tmp_path, monkeypatch):
     train.train(configure(root, tmp_path, iterations=4))
     shares = [line["waiting"] for line in lines(tmp_path) if "rate" in line]
     assert all(0.3 < share <= 1 for share in shares)
+    assert all(0 < line["per_minute"] < 300 for line in lines(tmp_path) if "rate" in line)
 
 
 # Graphs

@@ -48,8 +48,8 @@ T = {temperature:g}): a soft matte of the people in a picture, one picture at a 
 Network for Fast and High-Accuracy Portrait Segmentation" (Chen, Qi, Shen); this is a new implementation
 with weights of its own, and reproduces none of the paper's figures.
 
-Weights: `{name}.safetensors`, float32: the averaged (EMA) weights after {iteration} of {iterations}
-iterations. Written, together with this card, by `python -m training.export CHECKPOINT --name {name}`.
+Weights: `{name}.safetensors`, {stored}: the averaged (EMA) weights after {iteration} of {iterations}
+iterations. Written, together with this card, by `python -m training.export CHECKPOINT --name {name}{option}`.
 
 ## Accuracy
 
@@ -122,13 +122,15 @@ class Measurement:
         )
 
 
-def text(name: str, state: checkpoint.State, measured: Sequence[Measurement]) -> str:
+def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *, half: bool = False) -> str:
     """The card of a checkpoint's averaged weights, in Markdown."""
     config = state["config"]
     seen = checkpoint.sets_seen(state)
     pseudo = [f"`{s}`" for s in seen if s in PSEUDO_LABELLED]
     return TEMPLATE.format(
         name=name,
+        stored="kernels float16, the rest float32" if half else "float32",
+        option=" --half" if half else "",
         **{key: config[key] for key in ("channels", "detail_stride", "temperature", "iterations")},
         iteration=state["iteration"],
         parameters=networks.parameters(networks.build(config)),
