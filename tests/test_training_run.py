@@ -34,7 +34,21 @@ from banet_stream.errors import (
     WeightsError,
 )
 from banet_stream.network import BANet
-from training import card, checkpoint, data, distributed, evaluate, export, graphs, losses, sets, train
+from training import (
+    ablate,
+    card,
+    checkpoint,
+    compare,
+    data,
+    distributed,
+    evaluate,
+    export,
+    graphs,
+    losses,
+    pseudo,
+    sets,
+    train,
+)
 from training import config as configuration
 from training.logs import Log
 
@@ -292,12 +306,15 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
 
 def test_commands_of_the_readme_are_understood():
     text = (REPOSITORY / "training" / "README.md").read_text().replace("\\\n", " ")
-    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m training.")]
-    assert len(commands) == 9
-    for _, _, module, *words in commands:
-        {"training.train": train, "training.evaluate": evaluate, "training.export": export}[module].parse(
-            words
-        )
+    commands = [shlex.split(line) for line in text.splitlines() if " -m training." in line]
+    modules = (ablate, compare, evaluate, export, pseudo, train)
+    by_name = {module.__name__: module for module in modules}
+    seen = []
+    for words in commands:
+        module = words[words.index("-m") + 1]
+        by_name[module].parse(words[words.index("-m") + 2 :])
+        seen.append(module)
+    assert set(seen) == set(by_name)
 
 
 def test_error_in_a_worker_ends_the_run_at_once(root, tmp_path):
