@@ -117,12 +117,7 @@ class Samples(IterableDataset[Batch]):
         """Image [H, W, 3], matte, boundary and weight [H, W], all uint8."""
         rng = np.random.default_rng((self.seed, iteration, index + 1))
         name = self.names[rng.choice(len(self.names), p=self.chances)]
-        drawn = self.draw(name, rng)
-
-        def room() -> Array:
-            return self.draw(BACKGROUNDS, rng).image
-
-        image, matte, weight = self.augment(name, drawn, room, height, width, rng=rng)
+        image, matte, weight = self.augment(name, lambda n: self.draw(n, rng), height, width, rng=rng)
         if weight is None:
             weight = np.full_like(matte, 255)
         return image, matte, targets.boundary(matte), weight
