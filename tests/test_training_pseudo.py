@@ -10,7 +10,7 @@ import pytest
 from training_sets import jpg, person, png, room, write_sets, write_tar
 
 from banet_stream.errors import InputError, UsageError
-from training import data, distributed, pseudo, sets, train
+from training import composites, data, distributed, evaluate, pseudo, sets, train
 
 
 def steps(rgb):
@@ -105,3 +105,58 @@ def test_pictures_with_mattes_and_wrong_shares_are_refused(tmp_path, capsys):
             pseudo.main([*words, "--out", str(tmp_path / "out.tar")])
         assert caught.value.code == error.exit_code
     assert "has a matte, and must have none here" in capsys.readouterr().err
+
+
+# Composites
+
+
+def make(root, out, *more):
+    composites.main(["--data", str(root), "--people", "portraits-train", "--out", str(out), *more])
+    return sets.read(out)
+
+
+def test_composites_are_a_set_with_known_mattes(tmp_path):
+    root = write_sets(tmp_path / "sets")
+    pairs = make(root, tmp_path / "a.tar", "--count", "4")
+    assert [pair.key for pair in pairs] == [f"a.tar: {i:04}" for i in range(4)]
+    for pair in pairs:
+        image, matte, _ = pair.decode()
+        assert image.shape == (360, 640, 3)
+        inside = cv2.erode(matte, np.ones((9, 9), np.uint8)) == 255
+        assert inside.any()
+        # the tests' people are all of one colour
+        assert abs(float(np.median(image[..., 0][inside])) - 230) < 12
+    again = make(root, tmp_path / "b.tar", "--count", "4")
+    assert [p.image for p in again] == [p.image for p in pairs]
+    other = make(root, tmp_path / "c.tar", "--count", "4", "--seed", "2")
+    assert [p.image for p in other] != [p.image for p in pairs]
+
+
+def test_composite_clips_move_slowly_before_a_room_that_stands_still(tmp_path):
+    root = write_sets(tmp_path / "sets")
+    pairs = make(root, tmp_path / "clips.tar", "--count", "2", "--frames", "3")
+    assert [pair.key for pair in pairs][:4] == [
+        f"clips.tar: {k}" for k in ("0000-001", "0000-002", "0000-003", "0001-001")
+    ]
+    first, second, third = (pair.decode() for pair in pairs[:3])
+    moved = [float(np.abs(first.matte.astype(int) - s.matte).mean()) for s in (second, third)]
+    assert 0 < moved[0] < moved[1] < 10
+    nobody = cv2.dilate(first.matte | second.matte, np.ones((9, 9), np.uint8)) == 0
+    change = first.image[nobody].astype(int) - second.image[nobody]
+    assert 0 < np.abs(change).mean() < 12  # noise alone
+    assert not np.array_equal(first.image[nobody], second.image[nobody])
+    predict = evaluate.Predict(lambda rgb: np.zeros(rgb.shape[:2], np.float32))
+    scores, _ = evaluate.score(predict, pairs, clips=True)
+    assert ["dtssd" in s.numbers for s in scores] == [False, True, True] * 2
+
+
+def test_composites_refuse_what_they_can_not_use(tmp_path, capsys):
+    root = write_sets(tmp_path / "sets")
+    nobody = np.zeros((96, 72), np.uint8)
+    write_tar(root / "empty.tar", {"a.jpg": jpg(room(1)), "a.png": png(nobody)})
+    for words, error in ((["--people", "empty", "--count", "2"], InputError), (["--count", "0"], UsageError)):
+        with pytest.raises(SystemExit) as caught:
+            composites.main(["--data", str(root), "--out", str(tmp_path / "x.tar"), *words])
+        assert caught.value.code == error.exit_code
+    assert "hardly any picture" in capsys.readouterr().err
+    assert not list(tmp_path.glob("x*"))

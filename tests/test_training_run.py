@@ -39,6 +39,7 @@ from training import (
     card,
     checkpoint,
     compare,
+    composites,
     data,
     distributed,
     evaluate,
@@ -307,7 +308,7 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
 def test_commands_of_the_readme_are_understood():
     text = (REPOSITORY / "training" / "README.md").read_text().replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if " -m training." in line]
-    modules = (ablate, compare, evaluate, export, pseudo, train)
+    modules = (ablate, compare, composites, evaluate, export, pseudo, train)
     by_name = {module.__name__: module for module in modules}
     seen = []
     for words in commands:
@@ -512,7 +513,7 @@ def test_unknown_compiler_is_refused(root, tmp_path):
 def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whole, tmp_path):
     """Checkpoints of the first recipe know neither network nor optimiser nor preset."""
     early = ("preset", "network", "augmentation", "refine_weight", "optimiser", "momentum", "decay")
-    early += ("largest_gradient", "precision", "compile", "broken", "validation", "tensorboard")
+    early += ("composites", "largest_gradient", "precision", "compile", "broken", "validation", "tensorboard")
     for name in ("resumed", "old"):
         (tmp_path / name).mkdir()
     train.train(configure(root, tmp_path / "resumed", limit_minutes=1e-9))

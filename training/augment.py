@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -76,7 +76,13 @@ Augmentation = Callable[..., Sample]
 
 
 def best(
-    name: str, draw: Callable[[str], Sample], height: int, width: int, *, rng: np.random.Generator
+    name: str,
+    draw: Callable[[str], Sample],
+    height: int,
+    width: int,
+    *,
+    rng: np.random.Generator,
+    composites: float = 1.0,
 ) -> Sample:
     """Geometry, other backgrounds, light and camera faults.
 
@@ -85,8 +91,9 @@ def best(
         draw: gives any picture of a set.
         height, width: of the crop that is returned.
         rng: decides.
+        composites: makes ``COMPOSITE_CHANCE`` so many times as large.
     """
-    if rng.random() < composite_chance(name):
+    if rng.random() < composites * composite_chance(name):
         people = [draw(name) for _ in range(2 if rng.random() < COMPANY_CHANCE else 1)]
         moved = composite(people, draw(BACKGROUNDS).image, height, width, rng=rng)
     else:
@@ -95,9 +102,16 @@ def best(
 
 
 def paper(
-    name: str, draw: Callable[[str], Sample], height: int, width: int, *, rng: np.random.Generator
+    name: str,
+    draw: Callable[[str], Sample],
+    height: int,
+    width: int,
+    *,
+    rng: np.random.Generator,
+    composites: float = 0.0,
 ) -> Sample:
     """The paper's: rotation, flip, lightness. What is turned in from outside is black, and nobody."""
+    del composites
     sample = draw(name)
     rows, columns = sample.matte.shape
     scale = max(height / rows, width / columns)
@@ -239,21 +253,19 @@ def composite(
     room = room_for(background, height, width, rng)
     made = Sample(room, np.zeros((height, width), np.uint8))
     for person in people:
-        made = stand_before(made, person, rng=rng)
+        made = stand_before(made, person, place(person.matte, height, width, rng=rng))
     return made
 
 
-def stand_before(behind: Sample, sample: Sample, *, rng: np.random.Generator) -> Sample:
+def stand_before(behind: Sample, sample: Sample, view: View) -> Sample:
     """Somebody, cut out of their picture, before a crop that may hold others."""
     height, width = behind.matte.shape
-    mirrored = bool(rng.random() < 0.5)
     matte = sample.matte
-    view = place(matte[:, ::-1] if mirrored else matte, height, width, rng=rng)
     matte = cv2.erode(matte, np.ones((3, 3), np.uint8)).astype(np.uint8)  # its rim holds the old background
     if (matte >= 254).sum() + (matte <= 1).sum() > 0.97 * matte.size:  # a hard mask: soften its edge
         matte = cv2.GaussianBlur(matte, (3, 3), 0).astype(np.uint8)
     cut = sample._replace(matte=matte)
-    person = move_sample(cut, replace(view, mirrored=mirrored), height, width, bars=(0, 0, 0))
+    person = move_sample(cut, view, height, width, bars=(0, 0, 0))
     cover = person.matte.astype(np.float32) / 255
     image = person.image * cover[..., None] + behind.image * (1 - cover[..., None])
     whole = person.matte + behind.matte * (1 - cover)
@@ -266,7 +278,8 @@ def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) ->
     """How somebody cut out may stand in a crop: on its lower edge, and so that no part of them that their
     picture cuts off ends in mid-air; mostly with their head in it."""
     rows, columns = matte.shape
-    person = matte >= 128
+    mirrored = bool(rng.random() < 0.5)
+    person = (matte[:, ::-1] if mirrored else matte) >= 128
     left, right = (np.count_nonzero(person[:, column]) > 0.02 * rows for column in (0, -1))
     top = np.count_nonzero(person[0]) > 0.02 * columns
     scale = rng.uniform(0.55, 1.25) * height / rows
@@ -289,7 +302,8 @@ def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) ->
     elif above + head < 0 and rng.random() < 0.85:
         above = rng.uniform(0, 0.2) * height - head
     above = max(above, height - rows * scale)  # never off the ground
-    return View(float(scale), shift=((x - width / 2) / scale, (above - height / 2) / scale + rows / 2))
+    shift = ((x - width / 2) / scale, (above - height / 2) / scale + rows / 2)
+    return View(float(scale), 0.0, mirrored, shift)
 
 
 def room_for(background: Array, height: int, width: int, rng: np.random.Generator) -> Array:

@@ -186,7 +186,7 @@ def augmentation(c: Mapping[str, Any]) -> str:
     if c["augmentation"] == "paper":
         return "the paper's: rotation up to 45 degrees, flip, lightness 0.7 to 1.3."
     chances = ", ".join(
-        f"{name} {100 * augment.composite_chance(name):.0f} %"
+        f"{name} {min(100, 100 * c['composites'] * augment.composite_chance(name)):.0f} %"
         for name in c["sets"]
         if augment.composite_chance(name)
     )

@@ -32,6 +32,7 @@ class Config:
     limit_minutes: float = 0.0  # save, evaluate and stop after this long; 0: no limit
     batch: int = 8  # of all processes together
     augmentation: str = "best"  # or paper: rotation, flip, lightness
+    composites: float = 1.0  # makes the chance to be put before another background so many times as large
     size_start: int = 192  # crops have size^2 pixels, growing from start to end
     size_end: int = 320
     refine_weight: float = 0.0  # gamma of eq. (8): 0.1 in the paper's second stage
@@ -121,7 +122,15 @@ def check(config: Config) -> None:
     for name in ("iterations", "batch", "log_every", "save_every", "evaluate_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"--{name}: must be 1 or more, got {getattr(config, name)}")
-    for name in ("limit_minutes", "workers", "seed", "weight_decay", "refine_weight", "largest_gradient"):
+    for name in (
+        "limit_minutes",
+        "workers",
+        "seed",
+        "weight_decay",
+        "refine_weight",
+        "largest_gradient",
+        "composites",
+    ):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}: must be 0 or more, got {getattr(config, name)}")
     for name in ("warm_up", "ema_decay", "momentum"):

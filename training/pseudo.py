@@ -74,30 +74,40 @@ def write_tar(path: Path, labelled: Iterator[tuple[Pair, Labelled]]) -> list[tup
         OutputError: when it can't be written.
         InputError: when no picture stays.
     """
-    part, kept = path.with_suffix(".part"), []
+    kept = []
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        for pair, found in labelled:
+            key = pair.key.rpartition(" ")[2].replace("/", "-").replace(".", "-")
+            yield f"{key}.jpg", jpeg(pair)
+            yield f"{key}.png", packed(found.matte)
+            yield f"{key}.weight.png", packed(found.weight)
+            kept.append((pair, found))
+        if not kept:
+            raise InputError("the network is sure of no picture; nothing was written")
+
+    write_files(path, files())
+    return kept
+
+
+def write_files(path: Path, files: Iterator[tuple[str, bytes]]) -> None:
+    """A tar of (name, content), whole or not at all.
+
+    Raises:
+        OutputError: when it can't be written.
+    """
+    part = path.with_suffix(".part")
     try:
         with tarfile.open(part, "w") as tar:
-            for pair, found in labelled:
-                key = pair.key.rpartition(" ")[2].replace("/", "-").replace(".", "-")
-                add(tar, f"{key}.jpg", jpeg(pair))
-                add(tar, f"{key}.png", packed(found.matte))
-                add(tar, f"{key}.weight.png", packed(found.weight))
-                kept.append((pair, found))
-        if kept:
-            part.replace(path)
+            for name, file in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(file)
+                tar.addfile(member, io.BytesIO(file))
+        part.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: can't be written ({error})") from error
     finally:
         part.unlink(missing_ok=True)
-    if not kept:
-        raise InputError("the network is sure of no picture; nothing was written")
-    return kept
-
-
-def add(tar: tarfile.TarFile, name: str, file: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(file)
-    tar.addfile(member, io.BytesIO(file))
 
 
 def packed(plane: Array) -> bytes:

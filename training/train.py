@@ -217,6 +217,7 @@ def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, 
         span=span,
         seed=config.seed,
         augmentation=config.augmentation,
+        composites=config.composites,
         share=(world.rank, world.size),
         skip_broken=skip,
     )
