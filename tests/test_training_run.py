@@ -469,6 +469,18 @@ def test_papers_rates(root, tmp_path, preset, summit):
     assert rates[-1] < 1e-4
 
 
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.2])
+def test_short_warm_ups_are_none(root, tmp_path, share):
+    """OneCycleLR fails where the warm-up is exactly one iteration."""
+    run = train.Run(configure(root, tmp_path, iterations=10, warm_up=share))
+    run.optimiser.step()
+    rates = []
+    for _ in range(9):
+        rates.append(run.schedule.get_last_lr()[0])
+        run.schedule.step()
+    assert (rates[0] == max(rates)) == (share < 0.2)
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_precisions_learn_and_resume(root, tmp_path, precision):
     config = configure(root, tmp_path, iterations=12, max_rate=1e-2, precision=precision, log_every=3)

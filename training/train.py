@@ -62,7 +62,8 @@ class Run:
             self.optimiser,
             config.max_rate,
             total_steps=config.iterations,
-            pct_start=config.warm_up,
+            # A warm-up of one iteration is none, and divides OneCycleLR by zero.
+            pct_start=config.warm_up if config.warm_up * config.iterations > 1 else 0.0,
             cycle_momentum=config.optimiser == "adamw",
         )
         self.device_type = torch.device(config.device).type
