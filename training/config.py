@@ -52,7 +52,7 @@ class Config:
     broken: str = "refuse"  # a picture or matte that can't be read; or skip, with a line that names it
     log_every: int = 50
     save_every: int = 250
-    evaluate_every: int = 1000
+    evaluate_every: int = 1000  # and at the end; 0: never
     validation: str = "portraits-val"  # the set that is measured and never trained on
     tensorboard: bool = False  # curves and sample pictures too, in OUT/tensorboard
     sets: dict[str, float] = field(
@@ -119,7 +119,7 @@ def check(config: Config) -> None:
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"--{name}: must be {' or '.join(allowed)}, got {getattr(config, name)}")
-    for name in ("iterations", "batch", "log_every", "save_every", "evaluate_every"):
+    for name in ("iterations", "batch", "log_every", "save_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"--{name}: must be 1 or more, got {getattr(config, name)}")
     for name in (
@@ -130,6 +130,7 @@ def check(config: Config) -> None:
         "refine_weight",
         "largest_gradient",
         "composites",
+        "evaluate_every",
     ):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}: must be 0 or more, got {getattr(config, name)}")

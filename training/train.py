@@ -180,7 +180,8 @@ def loop(run: Run, batches: Iterator[data.Batch], validation: list[Pair], stop: 
             run.save()
         if stopped:
             raise Interrupted(f"stopped at iteration {run.iteration}; the same command goes on from there")
-        if world.first and (run.iteration % config.evaluate_every == 0 or last):
+        every = config.evaluate_every
+        if world.first and every and (run.iteration % every == 0 or last):
             report(run, validation, log)
         if last:
             return
