@@ -496,6 +496,35 @@ def test_people_before_rooms_keep_their_heads():
     assert heads > 70
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "composites", "share"),
+    [
+        ("portraits-train", 72, 1, 0.12),
+        ("portraits-train", 72, 4, 0.48),
+        ("portraits-train", 72, 0, 0),
+        ("portraits-train", 192, 1, 0.5),  # wide
+        ("portraits-train", 192, 0, 0),
+        ("people-train", 192, 9, 0),  # their masks have holes
+        ("studio-train", 72, 1, 1),
+    ],
+)
+def test_how_often_people_are_cut_out(name, width, composites, share):
+    image, mask = person(1)
+    rooms = 0
+    for seed in range(200):
+        drawn = []
+
+        def draw(wanted, drawn=drawn):
+            drawn.append(wanted)
+            return Sample(image, mask)
+
+        rng = np.random.default_rng(seed)
+        augment.best(name, draw, 96, width, rng=rng, composites=composites)
+        rooms += sets.BACKGROUNDS in drawn
+        assert set(drawn) <= {name, sets.BACKGROUNDS}
+    assert rooms / 200 == pytest.approx(share, abs=0.1 if 0 < share < 1 else 0)
+
+
 def test_second_person_stands_before_the_first():
     left, right = np.zeros((96, 128), np.uint8), np.zeros((96, 128), np.uint8)
     left[30:, 10:90] = 255

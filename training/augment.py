@@ -24,8 +24,11 @@ COMPOSITE_CHANCE = {
 }
 # How often light and camera faults are left out: a small network does not learn all of them.
 PLAIN_CHANCE = 0.6
-# Width / height of training crops: portrait, square, webcam; the paper's portraits are 600x800.
-ASPECTS = {"best": (0.75, 0.75, 0.75, 1.0, 1.34), "paper": (0.75,)}
+# Width / height of training crops: portrait, square, webcam, wide; the paper's portraits are 600x800.
+ASPECTS = {"best": (0.75, 0.75, 0.75, 1.0, 1.34, 1.78), "paper": (0.75,)}
+# In crops wider than this portraits show little of themselves: people who may be cut out at all are so at
+# least this often.
+WIDE, WIDE_COMPOSITE_CHANCE = 1.5, 0.5
 SMALLEST_SIDE = 64
 # The paper's ranges (section 4): degrees, and factors of lightness.
 LARGEST_ANGLE = 45.0
@@ -93,7 +96,10 @@ def best(
         rng: decides.
         composites: makes ``COMPOSITE_CHANCE`` so many times as large.
     """
-    if rng.random() < composites * composite_chance(name):
+    chance = composites * composite_chance(name)
+    if chance and width > WIDE * height:
+        chance = max(chance, WIDE_COMPOSITE_CHANCE)
+    if rng.random() < chance:
         people = [draw(name) for _ in range(2 if rng.random() < COMPANY_CHANCE else 1)]
         moved = composite(people, draw(BACKGROUNDS).image, height, width, rng=rng)
     else:

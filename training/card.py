@@ -170,7 +170,8 @@ def recipe(config: Mapping[str, Any]) -> str:
     sides = f"{c['size_start']}^2"
     if c["size_start"] != c["size_end"]:
         sides += f" growing to {c['size_end']}^2 (full size for the last fifth)"
-    aspects = " to ".join(f"{a:g}" for a in sorted({*augment.ASPECTS[c["augmentation"]]})[::2])
+    shapes = augment.ASPECTS[c["augmentation"]]
+    aspects = " to ".join(f"{a:g}" for a in sorted({min(shapes), max(shapes)}))
     cut = f"gradients cut at length {c['largest_gradient']:g}" if c["largest_gradient"] else "no gradient cut"
     average = f"averaged weights with decay {c['ema_decay']:g}" if c["ema_decay"] else "the last weights"
     return f"""\
@@ -190,9 +191,10 @@ def augmentation(c: Mapping[str, Any]) -> str:
         for name in c["sets"]
         if augment.composite_chance(name)
     )
+    wide = f"; in wide crops {100 * augment.WIDE_COMPOSITE_CHANCE:.0f} % at least" if chances else ""
     return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
-- People cut out and put before other backgrounds: {chances or "none"}."""
+- People cut out and put before other backgrounds: {chances or "none"}{wide}."""
 
 
 def losses_of(c: Mapping[str, Any]) -> str:
