@@ -45,6 +45,7 @@ from training import (
     evaluate,
     export,
     graphs,
+    logs,
     losses,
     pseudo,
     sets,
@@ -797,17 +798,23 @@ def test_tensorboard_has_curves_and_pictures(root, tmp_path):
 
 
 def test_log_says_how_long_the_device_waited(root, tmp_path, monkeypatch):
-    make = data.Samples.make
+    clock = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
 
-    def slow(samples, iteration):
-        time.sleep(0.2)
-        return make(samples, iteration)
+    def batches():
+        for _ in range(2):
+            clock[0] += 3  # making a batch takes three seconds
+            yield "a batch"
 
-    monkeypatch.setattr(data.Samples, "make", slow)
-    train.train(configure(root, tmp_path, iterations=4))
-    shares = [line["waiting"] for line in lines(tmp_path) if "rate" in line]
-    assert all(0.3 < share <= 1 for share in shares)
-    assert all(0 < line["per_minute"] < 300 for line in lines(tmp_path) if "rate" in line)
+    means, made = logs.Means(), batches()
+    for loss in (1.0, 2.0):
+        assert means.timed(made) == "a batch"
+        clock[0] += 1  # and the step one
+        means.add({"loss": torch.tensor(loss)})
+    assert means.take() == {"loss": 1.5, "waiting": 0.75, "per_minute": 15}
+    monkeypatch.undo()
+    train.train(configure(root, tmp_path, iterations=2))
+    assert all(0 <= line["waiting"] <= 1 for line in lines(tmp_path) if "rate" in line)
 
 
 # Graphs
