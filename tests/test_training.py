@@ -421,7 +421,7 @@ def test_no_crop_repeats_its_edge(augmentation):
         if augmentation == "best":
             moved = augment.warp(sample, 96, 128, rng=rng)
         else:
-            moved = augment.paper("x", sample, lambda: noise, 96, 128, rng=rng)
+            moved = augment.paper("x", lambda _: sample, 96, 128, rng=rng)
         image, person_here = moved.image.astype(int), moved.matte > 0
         for axis in (0, 1):
             same = (np.diff(image, axis=axis) == 0).all(2) & np.delete(person_here, 0, axis)
@@ -453,7 +453,7 @@ def test_composite_mixes_exactly_by_its_matte(seed):
     """White people before black rooms: what comes out is the matte itself."""
     _, mask = person(seed, rows=150, columns=120)
     white, black = np.full((150, 120, 3), 255, np.uint8), np.zeros((90, 160, 3), np.uint8)
-    made = augment.composite(Sample(white, mask), black, 96, 128, rng=np.random.default_rng(seed))
+    made = augment.composite([Sample(white, mask)], black, 96, 128, rng=np.random.default_rng(seed))
     assert made.matte.shape == (96, 128)
     assert made.matte.any()
     found = made.image.astype(int) - np.dstack([made.matte] * 3)
@@ -462,13 +462,95 @@ def test_composite_mixes_exactly_by_its_matte(seed):
     assert (found[inside] == 0).all()
 
 
+def stand(mask, seed, height=96, width=128):
+    white, black = np.full((*mask.shape, 3), 255, np.uint8), np.zeros((90, 160, 3), np.uint8)
+    rng = np.random.default_rng(seed)
+    return augment.composite([Sample(white, mask)], black, height, width, rng=rng).matte >= 128
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_bodies_that_a_picture_cuts_off_do_not_end_in_mid_air(seed):
     mask = np.zeros((150, 120), np.uint8)
     mask[60:, :70] = 255  # an arm leaves on the left
-    white, black = np.full((150, 120, 3), 255, np.uint8), np.zeros((90, 160, 3), np.uint8)
-    matte = augment.composite(Sample(white, mask), black, 96, 128, rng=np.random.default_rng(seed)).matte
-    assert (matte[:, 0] >= 128).any() or (matte[:, -1] >= 128).any()
+    found = stand(mask, seed)
+    assert found[:, 0].any() or found[:, -1].any()
+    assert found[-1].any()  # and they stand on the ground
+    mask[0:, 30:60] = 255  # a head leaves above
+    assert stand(mask, seed)[0].any()
+    mask[60:] = 255  # both arms leave
+    found = stand(mask, seed)
+    assert found[-1].mean() > 0.9
+    assert found[0].any()
+
+
+def test_people_before_rooms_keep_their_heads():
+    """Wide crops of portraits that reach from side to side used to show trunks without heads."""
+    mask = np.zeros((160, 120), np.uint8)
+    mask[70:] = 255
+    mask[30:70, 45:75] = 255  # head and neck
+    heads = 0
+    for seed in range(100):
+        found = stand(mask, seed)
+        assert found[-1].mean() > 0.9
+        heads += not found[0].any()
+    assert heads > 70
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "composites", "share"),
+    [
+        ("portraits-train", 72, 1, 0.12),
+        ("portraits-train", 72, 4, 0.48),
+        ("portraits-train", 72, 0, 0),
+        ("portraits-train", 192, 1, 0.5),  # wide
+        ("portraits-train", 192, 0, 0),
+        ("people-train", 192, 9, 0),  # their masks have holes
+        ("studio-train", 72, 1, 1),
+    ],
+)
+def test_how_often_people_are_cut_out(name, width, composites, share):
+    image, mask = person(1)
+    rooms = 0
+    for seed in range(200):
+        drawn = []
+
+        def draw(wanted, drawn=drawn):
+            drawn.append(wanted)
+            return Sample(image, mask)
+
+        rng = np.random.default_rng(seed)
+        augment.best(name, draw, 96, width, rng=rng, composites=composites)
+        rooms += sets.BACKGROUNDS in drawn
+        assert set(drawn) <= {name, sets.BACKGROUNDS}
+    assert rooms / 200 == pytest.approx(share, abs=0.1 if 0 < share < 1 else 0)
+
+
+def test_second_person_stands_before_the_first():
+    left, right = np.zeros((96, 128), np.uint8), np.zeros((96, 128), np.uint8)
+    left[30:, 10:90] = 255
+    right[30:, 40:100] = 255
+    red, blue = np.zeros((96, 128, 3), np.uint8), np.zeros((96, 128, 3), np.uint8)
+    red[..., 0] = blue[..., 2] = 255
+    both = [Sample(red, left), Sample(blue, right)]
+    room = np.zeros((96, 128, 3), np.uint8)
+    seen = set()
+    for seed in range(20):
+        made = augment.composite(both, room, 96, 128, rng=np.random.default_rng(seed))
+        image = made.image.astype(int)
+        np.testing.assert_allclose(
+            image[..., 0] + image[..., 2], made.matte, atol=45
+        )  # rooms differ in light
+        seen.add(bool((image[..., 0] > 200).any() and (image[..., 2] > 200).any()))
+    assert True in seen
+
+
+def test_what_is_unknown_of_one_person_stays_so(root):
+    mask = np.full((96, 72), 255, np.uint8)
+    image = np.zeros((96, 72, 3), np.uint8)
+    unknown = Sample(image, mask, np.zeros_like(mask))
+    rng = np.random.default_rng(0)
+    made = augment.composite([Sample(image, mask), unknown], image, 96, 128, rng=rng)
+    assert (made.weight == 0).any()
 
 
 def test_papers_augmentation_turns_flips_and_lights():
@@ -478,7 +560,7 @@ def test_papers_augmentation_turns_flips_and_lights():
     lights, sides = set(), set()
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        made = augment.paper("x", Sample(image, matte), lambda: image, 160, 120, rng=rng)
+        made = augment.paper("x", lambda _: Sample(image, matte), 160, 120, rng=rng)
         lights.add(float(np.median(made.image[made.image > 0])))
         sides.add(made.matte[80, :40].mean() > made.matte[80, -40:].mean())
         assert made.matte[made.image[..., 0] == 0].max(initial=0) < 8  # nobody outside the picture

@@ -149,6 +149,7 @@ def test_ablation_command_gives_the_papers_table(root, tmp_path, capsys):
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| base", "| +"))]
     assert [row[0].strip("| ") for row in rows] == ["base", "+ boundary attention", "+ refine loss"]
     assert [row[4] for row in rows] == ["94.9", "95.2", "95.8"]
+    assert not (tmp_path / "base" / "1" / "log.jsonl").exists()  # measured once, at the end
     configs = {}
     for name in ("base", "attention", "refine"):
         for stage in (1, 2):

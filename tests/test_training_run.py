@@ -34,7 +34,23 @@ from banet_stream.errors import (
     WeightsError,
 )
 from banet_stream.network import BANet
-from training import card, checkpoint, data, distributed, evaluate, export, graphs, losses, sets, train
+from training import (
+    ablate,
+    card,
+    checkpoint,
+    compare,
+    composites,
+    data,
+    distributed,
+    evaluate,
+    export,
+    graphs,
+    logs,
+    losses,
+    pseudo,
+    sets,
+    train,
+)
 from training import config as configuration
 from training.logs import Log
 
@@ -43,7 +59,7 @@ REAL_VALIDATION = REPOSITORY.parent / "shared" / "data" / "portraits-val.tar"
 FORKED = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the loader's way on Linux
 
 
-TIMES = ("seconds", "waiting")
+TIMES = ("seconds", "waiting", "per_minute")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -292,12 +308,15 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
 
 def test_commands_of_the_readme_are_understood():
     text = (REPOSITORY / "training" / "README.md").read_text().replace("\\\n", " ")
-    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m training.")]
-    assert len(commands) == 9
-    for _, _, module, *words in commands:
-        {"training.train": train, "training.evaluate": evaluate, "training.export": export}[module].parse(
-            words
-        )
+    commands = [shlex.split(line) for line in text.splitlines() if " -m training." in line]
+    modules = (ablate, compare, composites, evaluate, export, pseudo, train)
+    by_name = {module.__name__: module for module in modules}
+    seen = []
+    for words in commands:
+        module = words[words.index("-m") + 1]
+        by_name[module].parse(words[words.index("-m") + 2 :])
+        seen.append(module)
+    assert set(seen) == set(by_name)
 
 
 def test_error_in_a_worker_ends_the_run_at_once(root, tmp_path):
@@ -451,6 +470,18 @@ def test_papers_rates(root, tmp_path, preset, summit):
     assert rates[-1] < 1e-4
 
 
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.2])
+def test_short_warm_ups_are_none(root, tmp_path, share):
+    """OneCycleLR fails where the warm-up is exactly one iteration."""
+    run = train.Run(configure(root, tmp_path, iterations=10, warm_up=share))
+    run.optimiser.step()
+    rates = []
+    for _ in range(9):
+        rates.append(run.schedule.get_last_lr()[0])
+        run.schedule.step()
+    assert (rates[0] == max(rates)) == (share < 0.2)
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_precisions_learn_and_resume(root, tmp_path, precision):
     config = configure(root, tmp_path, iterations=12, max_rate=1e-2, precision=precision, log_every=3)
@@ -495,7 +526,7 @@ def test_unknown_compiler_is_refused(root, tmp_path):
 def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whole, tmp_path):
     """Checkpoints of the first recipe know neither network nor optimiser nor preset."""
     early = ("preset", "network", "augmentation", "refine_weight", "optimiser", "momentum", "decay")
-    early += ("largest_gradient", "precision", "compile", "broken", "validation", "tensorboard")
+    early += ("composites", "largest_gradient", "precision", "compile", "broken", "validation", "tensorboard")
     for name in ("resumed", "old"):
         (tmp_path / name).mkdir()
     train.train(configure(root, tmp_path / "resumed", limit_minutes=1e-9))
@@ -617,6 +648,19 @@ def test_export_round_trip(root, whole, tmp_path):
         "sets": "",
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.md", "tiny.safetensors"]
+
+
+def test_half_as_large_weights_are_what_the_rounded_network_computes(root, whole, tmp_path):
+    weights = export.export(whole / "checkpoint.pt", name="half", root=root, folder=tmp_path, half=True)
+    assert weights.stat().st_size < 0.6 * 4 * 612_130
+    state = checkpoint.load(whole / "checkpoint.pt")["ema"]
+    for name, value in load_network(str(weights)).state_dict().items():
+        rounded = state[name].half().float() if value.ndim > 1 else state[name]
+        assert torch.equal(value, rounded)
+    assert "kernels float16, the rest float32" in (tmp_path / "half.md").read_text()
+    assert "--name half --half" in (tmp_path / "half.md").read_text()
+    with pytest.raises(WeightsError, match="does not compute"):
+        export.refuse_difference(whole / "checkpoint.pt", weights)
 
 
 def test_card_names_sets_rights_recipe_and_measurements(root, whole, tmp_path):
@@ -754,16 +798,23 @@ def test_tensorboard_has_curves_and_pictures(root, tmp_path):
 
 
 def test_log_says_how_long_the_device_waited(root, tmp_path, monkeypatch):
-    make = data.Samples.make
+    clock = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: clock[0])
 
-    def slow(samples, iteration):
-        time.sleep(0.2)
-        return make(samples, iteration)
+    def batches():
+        for _ in range(2):
+            clock[0] += 3  # making a batch takes three seconds
+            yield "a batch"
 
-    monkeypatch.setattr(data.Samples, "make", slow)
-    train.train(configure(root, tmp_path, iterations=4))
-    shares = [line["waiting"] for line in lines(tmp_path) if "rate" in line]
-    assert all(0.3 < share <= 1 for share in shares)
+    means, made = logs.Means(), batches()
+    for loss in (1.0, 2.0):
+        assert means.timed(made) == "a batch"
+        clock[0] += 1  # and the step one
+        means.add({"loss": torch.tensor(loss)})
+    assert means.take() == {"loss": 1.5, "waiting": 0.75, "per_minute": 15}
+    monkeypatch.undo()
+    train.train(configure(root, tmp_path, iterations=2))
+    assert all(0 <= line["waiting"] <= 1 for line in lines(tmp_path) if "rate" in line)
 
 
 # Graphs

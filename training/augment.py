@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pairs import Array, Sample
+from .sets import BACKGROUNDS
 
 # How often a set's people are cut out and put before another background. Sets not named here never are:
 # that needs mattes one has looked at.
@@ -23,12 +24,17 @@ COMPOSITE_CHANCE = {
 }
 # How often light and camera faults are left out: a small network does not learn all of them.
 PLAIN_CHANCE = 0.6
-# Width / height of training crops: portrait, square, webcam; the paper's portraits are 600x800.
-ASPECTS = {"best": (0.75, 0.75, 0.75, 1.0, 1.34), "paper": (0.75,)}
+# Width / height of training crops: portrait, square, webcam, wide; the paper's portraits are 600x800.
+ASPECTS = {"best": (0.75, 0.75, 0.75, 1.0, 1.34, 1.78), "paper": (0.75,)}
+# In crops wider than this portraits show little of themselves: people who may be cut out at all are so at
+# least this often.
+WIDE, WIDE_COMPOSITE_CHANCE = 1.5, 0.5
 SMALLEST_SIDE = 64
 # The paper's ranges (section 4): degrees, and factors of lightness.
 LARGEST_ANGLE = 45.0
 LIGHTNESS = (0.7, 1.3)
+# How often somebody put before another background is not alone.
+COMPANY_CHANCE = 0.2
 # How often a picture is shown whole, between bars.
 BARS_CHANCE = 0.06
 # Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
@@ -68,34 +74,51 @@ def multiple_of_32(side: float) -> int:  # what the network takes without paddin
     return max(SMALLEST_SIDE, round(side / 32) * 32)
 
 
-# A set's name, its picture, a room to put people in -> a training sample.
+# A set's name, how to draw a picture of a set, the crop's size -> a training sample.
 Augmentation = Callable[..., Sample]
 
 
 def best(
-    name: str, sample: Sample, room: Callable[[], Array], height: int, width: int, *, rng: np.random.Generator
+    name: str,
+    draw: Callable[[str], Sample],
+    height: int,
+    width: int,
+    *,
+    rng: np.random.Generator,
+    composites: float = 1.0,
 ) -> Sample:
     """Geometry, other backgrounds, light and camera faults.
 
     Args:
-        name: of the set: it decides whether people may be cut out.
-        sample: of any size.
-        room: gives a picture without people, when one is needed.
+        name: of the set that the sample is of: it decides whether people may be cut out.
+        draw: gives any picture of a set.
         height, width: of the crop that is returned.
         rng: decides.
+        composites: makes ``COMPOSITE_CHANCE`` so many times as large.
     """
-    if rng.random() < composite_chance(name):
-        moved = composite(sample, room(), height, width, rng=rng)
+    chance = composites * composite_chance(name)
+    if chance and width > WIDE * height:
+        chance = max(chance, WIDE_COMPOSITE_CHANCE)
+    if rng.random() < chance:
+        people = [draw(name) for _ in range(2 if rng.random() < COMPANY_CHANCE else 1)]
+        moved = composite(people, draw(BACKGROUNDS).image, height, width, rng=rng)
     else:
-        moved = warp(sample, height, width, rng=rng)
+        moved = warp(draw(name), height, width, rng=rng)
     return moved._replace(image=photometric(moved.image, rng))
 
 
 def paper(
-    name: str, sample: Sample, room: Callable[[], Array], height: int, width: int, *, rng: np.random.Generator
+    name: str,
+    draw: Callable[[str], Sample],
+    height: int,
+    width: int,
+    *,
+    rng: np.random.Generator,
+    composites: float = 0.0,
 ) -> Sample:
     """The paper's: rotation, flip, lightness. What is turned in from outside is black, and nobody."""
-    del name, room
+    del composites
+    sample = draw(name)
     rows, columns = sample.matte.shape
     scale = max(height / rows, width / columns)
     view = View(scale, rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE), rng.random() < 0.5)
@@ -223,49 +246,70 @@ def move(
 
 
 def composite(
-    sample: Sample, background: Array, height: int, width: int, *, rng: np.random.Generator
+    people: Sequence[Sample], background: Array, height: int, width: int, *, rng: np.random.Generator
 ) -> Sample:
-    """Cuts the person out and stands them, at a random size, on the lower edge before ``background``.
+    """Cuts people out and stands them, each at a random size, before ``background``, one before the other.
 
     Args:
-        sample: of any size.
+        people: of any size; the last one stands in front.
         background: [any, any, 3] uint8.
         height, width: of the crop that is returned.
         rng: decides.
     """
+    room = room_for(background, height, width, rng)
+    made = Sample(room, np.zeros((height, width), np.uint8))
+    for person in people:
+        made = stand_before(made, person, place(person.matte, height, width, rng=rng))
+    return made
+
+
+def stand_before(behind: Sample, sample: Sample, view: View) -> Sample:
+    """Somebody, cut out of their picture, before a crop that may hold others."""
+    height, width = behind.matte.shape
     matte = sample.matte
-    scale = rng.uniform(0.55, 1.25) * height / matte.shape[0]
-    mirrored = bool(rng.random() < 0.5)
-    drop = rng.uniform(0, 0.15) * height  # how far the picture's lower edge lies below the crop's
-    rows = len(matte)
-    scale, centre = place(matte[:, ::-1] if mirrored else matte, scale, width, rng=rng)
-    shift = ((centre - width / 2) / scale, (height / 2 + drop) / scale - rows / 2)
     matte = cv2.erode(matte, np.ones((3, 3), np.uint8)).astype(np.uint8)  # its rim holds the old background
     if (matte >= 254).sum() + (matte <= 1).sum() > 0.97 * matte.size:  # a hard mask: soften its edge
         matte = cv2.GaussianBlur(matte, (3, 3), 0).astype(np.uint8)
     cut = sample._replace(matte=matte)
-    view = View(scale, 0.0, mirrored, shift)
     person = move_sample(cut, view, height, width, bars=(0, 0, 0))
-    weight = person.matte[..., None].astype(np.float32) / 255
-    mixed = person.image * weight + room_for(background, height, width, rng) * (1 - weight)
-    return person._replace(image=np.round(mixed).astype(np.uint8))
+    cover = person.matte.astype(np.float32) / 255
+    image = person.image * cover[..., None] + behind.image * (1 - cover[..., None])
+    whole = person.matte + behind.matte * (1 - cover)
+    known = [w for w in (person.weight, behind.weight) if w is not None]
+    weight = np.minimum.reduce(known) if known else None
+    return Sample(np.round(image).astype(np.uint8), np.round(whole).astype(np.uint8), weight)
 
 
-def place(
-    matte: Array, scale: float, width: int, *, rng: np.random.Generator
-) -> tuple[float, float]:  # scale, the picture's centre in the crop
-    """Where someone cut out may stand: an arm that their picture's side cuts off must not end in mid-air."""
-    columns = matte.shape[1]
-    left, right = (np.count_nonzero(matte[:, column] >= 128) > 0.02 * len(matte) for column in (0, -1))
+def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) -> View:
+    """How somebody cut out may stand in a crop: on its lower edge, and so that no part of them that their
+    picture cuts off ends in mid-air; mostly with their head in it."""
+    rows, columns = matte.shape
+    mirrored = bool(rng.random() < 0.5)
+    person = (matte[:, ::-1] if mirrored else matte) >= 128
+    left, right = (np.count_nonzero(person[:, column]) > 0.02 * rows for column in (0, -1))
+    top = np.count_nonzero(person[0]) > 0.02 * columns
+    scale = rng.uniform(0.55, 1.25) * height / rows
     if left and right:
         scale = max(scale, width / columns)
-        slack = (columns * scale - width) / 2
-        return scale, width / 2 + slack * rng.uniform(-1, 1)
+    if top:
+        scale = max(scale, height / rows)
     half = columns * scale / 2
-    if left or right:
+    if left and right:
+        x = width / 2 + (half - width / 2) * rng.uniform(-1, 1)
+    elif left or right:
         inwards = half - rng.uniform(0, 0.2) * width  # the cut side on the crop's edge, or beyond it
-        return scale, inwards if left else width - inwards
-    return scale, rng.uniform(0.2, 0.8) * width
+        x = inwards if left else width - inwards
+    else:
+        x = rng.uniform(0.2, 0.8) * width
+    above = height * rng.uniform(1, 1.15) - rows * scale  # where the picture's upper edge comes to lie
+    head = scale * int(person.any(1).argmax())
+    if top:
+        above = -rng.uniform(0, 0.05) * height
+    elif above + head < 0 and rng.random() < 0.85:
+        above = rng.uniform(0, 0.2) * height - head
+    above = max(above, height - rows * scale)  # never off the ground
+    shift = ((x - width / 2) / scale, (above - height / 2) / scale + rows / 2)
+    return View(float(scale), 0.0, mirrored, shift)
 
 
 def room_for(background: Array, height: int, width: int, rng: np.random.Generator) -> Array:

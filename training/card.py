@@ -29,6 +29,10 @@ SETS = {
     ),
     "fashion-soft": f"the unlabelled half of the fashion set; {PSEUDO}",
     "portraits-unlabelled": "more of what portraits-train holds, without masks",
+    "portraits-pseudo": (
+        "portraits-unlabelled, labelled by an earlier version of this network where that was sure "
+        "(`training.pseudo`)"
+    ),
     "backgrounds": (
         "rooms, houses, streets, landscapes (house photos, Urban100, SUN Hays 80, COCO128); nobody in them"
     ),
@@ -44,8 +48,8 @@ T = {temperature:g}): a soft matte of the people in a picture, one picture at a 
 Network for Fast and High-Accuracy Portrait Segmentation" (Chen, Qi, Shen); this is a new implementation
 with weights of its own, and reproduces none of the paper's figures.
 
-Weights: `{name}.safetensors`, float32: the averaged (EMA) weights after {iteration} of {iterations}
-iterations. Written, together with this card, by `python -m training.export CHECKPOINT --name {name}`.
+Weights: `{name}.safetensors`, {stored}: the averaged (EMA) weights after {iteration} of {iterations}
+iterations. Written, together with this card, by `python -m training.export CHECKPOINT --name {name}{option}`.
 
 ## Accuracy
 
@@ -118,13 +122,15 @@ class Measurement:
         )
 
 
-def text(name: str, state: checkpoint.State, measured: Sequence[Measurement]) -> str:
+def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *, half: bool = False) -> str:
     """The card of a checkpoint's averaged weights, in Markdown."""
     config = state["config"]
     seen = checkpoint.sets_seen(state)
     pseudo = [f"`{s}`" for s in seen if s in PSEUDO_LABELLED]
     return TEMPLATE.format(
         name=name,
+        stored="kernels float16, the rest float32" if half else "float32",
+        option=" --half" if half else "",
         **{key: config[key] for key in ("channels", "detail_stride", "temperature", "iterations")},
         iteration=state["iteration"],
         parameters=networks.parameters(networks.build(config)),
@@ -164,7 +170,8 @@ def recipe(config: Mapping[str, Any]) -> str:
     sides = f"{c['size_start']}^2"
     if c["size_start"] != c["size_end"]:
         sides += f" growing to {c['size_end']}^2 (full size for the last fifth)"
-    aspects = " to ".join(f"{a:g}" for a in sorted({*augment.ASPECTS[c["augmentation"]]})[::2])
+    shapes = augment.ASPECTS[c["augmentation"]]
+    aspects = " to ".join(f"{a:g}" for a in sorted({min(shapes), max(shapes)}))
     cut = f"gradients cut at length {c['largest_gradient']:g}" if c["largest_gradient"] else "no gradient cut"
     average = f"averaged weights with decay {c['ema_decay']:g}" if c["ema_decay"] else "the last weights"
     return f"""\
@@ -180,13 +187,14 @@ def augmentation(c: Mapping[str, Any]) -> str:
     if c["augmentation"] == "paper":
         return "the paper's: rotation up to 45 degrees, flip, lightness 0.7 to 1.3."
     chances = ", ".join(
-        f"{name} {100 * augment.composite_chance(name):.0f} %"
+        f"{name} {min(100, 100 * c['composites'] * augment.composite_chance(name)):.0f} %"
         for name in c["sets"]
         if augment.composite_chance(name)
     )
+    wide = f"; in wide crops {100 * augment.WIDE_COMPOSITE_CHANCE:.0f} % at least" if chances else ""
     return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
-- People cut out and put before other backgrounds: {chances or "none"}."""
+- People cut out and put before other backgrounds: {chances or "none"}{wide}."""
 
 
 def losses_of(c: Mapping[str, Any]) -> str:

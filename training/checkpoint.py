@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
-from torch import nn
+from torch import Tensor, nn
 
 from banet_stream.engines import WEIGHTS, load_network
 from banet_stream.errors import OutputError, UsageError, WeightsError
@@ -129,11 +129,11 @@ def refuse_baseline(config: Mapping[str, Any]) -> None:
         raise UsageError(f"this checkpoint holds the baseline {name}, which only training can run")
 
 
-def write_weights(path: Path, state: State) -> None:
+def write_weights(path: Path, state: State, *, half: bool = False) -> None:
     """The averaged weights of a checkpoint as the .safetensors that ``banet_stream`` loads.
 
-    Whole or not at all; float32, contiguous. The metadata says how to build the network, and what
-    it was trained on.
+    Whole or not at all; float32 and contiguous, with ``half`` the convolutions' kernels in float16. The
+    metadata says how to build the network, and what it was trained on.
 
     Raises:
         UsageError: when it holds a baseline.
@@ -141,10 +141,7 @@ def write_weights(path: Path, state: State) -> None:
     """
     config = state["config"]
     refuse_baseline(config)
-    tensors = {
-        name: (value.float() if value.is_floating_point() else value).contiguous()
-        for name, value in state["ema"].items()
-    }
+    tensors = {name: stored(value, half=half).contiguous() for name, value in state["ema"].items()}
     metadata = {name: str(config[name]) for name in ("channels", "detail_stride", "temperature")}
     metadata["iteration"] = str(state["iteration"])
     metadata["sets"] = json.dumps(sets_seen(state))
@@ -156,6 +153,14 @@ def write_weights(path: Path, state: State) -> None:
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"{path}: can't be written ({error})") from error
+
+
+def stored(value: Tensor, *, half: bool) -> Tensor:
+    """A tensor as a weights file holds it. Batch norms' numbers and biases stay float32: a variance may be
+    beyond float16, and all of them are little."""
+    if not value.is_floating_point():
+        return value
+    return value.half() if half and value.ndim > 1 else value.float()
 
 
 def ancestors(init: str) -> list[dict[str, Any]]:

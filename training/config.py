@@ -32,6 +32,7 @@ class Config:
     limit_minutes: float = 0.0  # save, evaluate and stop after this long; 0: no limit
     batch: int = 8  # of all processes together
     augmentation: str = "best"  # or paper: rotation, flip, lightness
+    composites: float = 1.0  # makes the chance to be put before another background so many times as large
     size_start: int = 192  # crops have size^2 pixels, growing from start to end
     size_end: int = 320
     refine_weight: float = 0.0  # gamma of eq. (8): 0.1 in the paper's second stage
@@ -51,7 +52,7 @@ class Config:
     broken: str = "refuse"  # a picture or matte that can't be read; or skip, with a line that names it
     log_every: int = 50
     save_every: int = 250
-    evaluate_every: int = 1000
+    evaluate_every: int = 1000  # and at the end; 0: never
     validation: str = "portraits-val"  # the set that is measured and never trained on
     tensorboard: bool = False  # curves and sample pictures too, in OUT/tensorboard
     sets: dict[str, float] = field(
@@ -118,10 +119,19 @@ def check(config: Config) -> None:
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"--{name}: must be {' or '.join(allowed)}, got {getattr(config, name)}")
-    for name in ("iterations", "batch", "log_every", "save_every", "evaluate_every"):
+    for name in ("iterations", "batch", "log_every", "save_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"--{name}: must be 1 or more, got {getattr(config, name)}")
-    for name in ("limit_minutes", "workers", "seed", "weight_decay", "refine_weight", "largest_gradient"):
+    for name in (
+        "limit_minutes",
+        "workers",
+        "seed",
+        "weight_decay",
+        "refine_weight",
+        "largest_gradient",
+        "composites",
+        "evaluate_every",
+    ):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}: must be 0 or more, got {getattr(config, name)}")
     for name in ("warm_up", "ema_decay", "momentum"):

@@ -8,6 +8,7 @@ and several training processes share out the samples that one would have had.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -68,6 +69,7 @@ class Samples(IterableDataset[Batch]):
         span: iterations to make batches for.
         seed: of everything random here.
         augmentation: one of ``augment.AUGMENTATIONS``.
+        composites: makes the chance to be put before another background so many times as large.
         share: of the samples: (which training process this is, how many there are).
         skip_broken: draw again, with a line on the error stream, where a picture can't be read.
 
@@ -85,6 +87,7 @@ class Samples(IterableDataset[Batch]):
         span: range,
         seed: int,
         augmentation: str = "best",
+        composites: float = 1.0,
         share: tuple[int, int] = (0, 1),
         skip_broken: bool = False,
     ) -> None:
@@ -94,7 +97,8 @@ class Samples(IterableDataset[Batch]):
         total = sum(weights.values())
         self.names, self.chances = list(weights), [weight / total for weight in weights.values()]
         self.batch, self.shapes, self.span, self.seed = batch, shapes, span, seed
-        self.augment, self.share, self.skip_broken = augment.AUGMENTATIONS[augmentation], share, skip_broken
+        self.augment = functools.partial(augment.AUGMENTATIONS[augmentation], composites=composites)
+        self.share, self.skip_broken = share, skip_broken
         self.broken: set[str] = set()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -117,12 +121,7 @@ class Samples(IterableDataset[Batch]):
         """Image [H, W, 3], matte, boundary and weight [H, W], all uint8."""
         rng = np.random.default_rng((self.seed, iteration, index + 1))
         name = self.names[rng.choice(len(self.names), p=self.chances)]
-        drawn = self.draw(name, rng)
-
-        def room() -> Array:
-            return self.draw(BACKGROUNDS, rng).image
-
-        image, matte, weight = self.augment(name, drawn, room, height, width, rng=rng)
+        image, matte, weight = self.augment(name, lambda n: self.draw(n, rng), height, width, rng=rng)
         if weight is None:
             weight = np.full_like(matte, 255)
         return image, matte, targets.boundary(matte), weight

@@ -23,7 +23,7 @@ from banet_stream.matting import DEFAULT_SIZE as PRODUCT_SIZE
 from . import card, checkpoint, evaluate, graphs, sets
 
 
-def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Path:
+def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS, half: bool = False) -> Path:
     """Writes ``folder``/name.safetensors and name.md; returns the weights' path.
 
     Args:
@@ -31,6 +31,7 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Pa
         name: what ``--model`` will call it.
         root: folder with portraits-val.tar, which the card's figures are measured on.
         folder: where shipped weights live.
+        half: store the convolutions' kernels in float16, in half the space.
 
     Raises:
         UsageError, WeightsError, InputError, OutputError: when one of them is not as it must be.
@@ -42,8 +43,8 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Pa
     state["ancestors"] = checkpoint.lineage(state)
     pairs = sets.read(root / f"{card.VALIDATION}.tar")  # before anything is written
     weights = folder / f"{name}.safetensors"
-    checkpoint.write_weights(weights, state)
-    refuse_difference(source, weights)
+    checkpoint.write_weights(weights, state, half=half)
+    refuse_difference(source, weights, half=half)
     measured = []
     for product, size in ((False, evaluate.DEFAULT_SIZE), (True, PRODUCT_SIZE)):
         predict = evaluate.predictor(
@@ -51,20 +52,23 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS) -> Pa
         )
         numbers = evaluate.summary(*evaluate.score(predict, pairs))
         measured.append(card.Measurement(size, product, len(pairs), numbers))
-    evaluate.write(weights.with_suffix(".md"), card.text(name, state, measured).encode())
+    evaluate.write(weights.with_suffix(".md"), card.text(name, state, measured, half=half).encode())
     return weights
 
 
-def refuse_difference(source: Path, weights: Path) -> None:
-    """The file, read back as the product reads it, must compute what the checkpoint computes, to the bit.
+def refuse_difference(source: Path, weights: Path, *, half: bool = False) -> None:
+    """The file, read back as the product reads it, must compute what the checkpoint computes, to the bit
+    (with ``half``, what it computes with rounded kernels).
 
     Raises:
         WeightsError: when it does not; the file is removed.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, 3, 96, 160, generator=generator)
+    rounded = checkpoint.network(source)
+    rounded.load_state_dict({k: checkpoint.stored(v, half=half) for k, v in rounded.state_dict().items()})
     with torch.inference_mode():
-        wanted, found = checkpoint.network(source)(image), load_network(str(weights))(image)
+        wanted, found = rounded(image), load_network(str(weights))(image)
     if not all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True)):
         weights.unlink()
         raise WeightsError(f"{weights}: does not compute what {source} computes; removed")
@@ -84,6 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=WEIGHTS, help="where to write (default: the package's weights)"
     )
+    parser.add_argument("--half", action="store_true", help="kernels in float16: half the space")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write the network as ONNX")
     parser.add_argument("--pt2", type=Path, metavar="FILE", help="write it for torch.export.load")
     return parser.parse_args(arguments)
@@ -97,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
                 print(f"wrote {path}: its alphas differ by {difference:.1e} at most from the network's")
         return
     source = Path(options.checkpoint)
-    weights = export(source, name=options.name, root=options.data, folder=options.folder)
+    weights = export(source, name=options.name, root=options.data, folder=options.folder, half=options.half)
     print(weights.with_suffix(".md").read_text())
     print(f"wrote {weights} ({weights.stat().st_size / 2**20:.1f} MiB) and its card beside it")
 

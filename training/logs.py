@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from banet_stream.errors import OutputError, UsageError
+
+from .data import Batch
 
 
 class Log:
@@ -66,6 +71,32 @@ class Log:
     def close(self) -> None:
         if self.board:
             self.board.close()
+
+
+class Means:
+    """What went on since last asked: the losses' means, iterations per minute, and the share of the time
+    that went by waiting for data."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.waited, self.since = 0, 0.0, time.monotonic()
+
+    def timed(self, batches: Iterator[Batch]) -> Batch | None:
+        began = time.monotonic()
+        batch = next(batches, None)
+        self.waited += time.monotonic() - began
+        return batch
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in terms.items()}
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: value.item() / self.count for name, value in self.sums.items()}
+        elapsed = max(1e-9, time.monotonic() - self.since)
+        means |= {"waiting": self.waited / elapsed, "per_minute": 60 * self.count / elapsed}
+        self.sums, self.count, self.waited, self.since = {}, 0, 0.0, time.monotonic()
+        return means
 
 
 def forget_after(path: Path, iteration: int) -> None:

@@ -80,15 +80,27 @@ def read(path: Path, *, split: str = "", skip_broken: bool = False) -> list[Pair
     background = path.stem == BACKGROUNDS
     if not path.is_dir():
         return read_tar(path, mattes=not background, skip_broken=skip_broken)
-    if background and not any((path / name).is_dir() for name in ("images", "masks")):
-        pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not pictures:
-            raise InputError(f"{path}: holds no picture")
-        return [Pair(f"{path.name}: {p.stem}", p, None) for p in pictures]
+    if background:
+        return read_unlabelled(path)
     for lies_in, layout in LAYOUTS:
         if lies_in(path):
             return read_folder(path, layout(path, split), skip_broken=skip_broken)
     raise InputError(f"{path}: is laid out like no known data set (training/README.md lists them)")
+
+
+def read_unlabelled(path: Path) -> list[Pair]:
+    """The pictures of a tar or folder that has no mattes.
+
+    Raises:
+        InputError: when it can't be read, holds no picture, or a tar holds mattes.
+    """
+    if not path.is_dir():
+        return read_tar(path, mattes=False)
+    found = pictures(path)
+    if not found:
+        raise InputError(f"{path}: holds no picture")
+    names = [p.relative_to(path).with_suffix("").as_posix() for p in found]
+    return [Pair(f"{path.name}: {name}", p, None) for name, p in zip(names, found, strict=True)]
 
 
 def read_tar(path: Path, *, mattes: bool = True, skip_broken: bool = False) -> list[Pair]:
@@ -118,7 +130,7 @@ def read_tar(path: Path, *, mattes: bool = True, skip_broken: bool = False) -> l
         if image is None:
             continue
         if mattes != ("png" in found):
-            wrong = "has no matte" if mattes else "has a matte, but this set must hold no person"
+            wrong = "has no matte" if mattes else "has a matte, and must have none here"
             complain(f"{path}: {key}.jpg {wrong} ({key}.png)", skip_broken=skip_broken)
             continue
         weight = found.get("weight.png")

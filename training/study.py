@@ -65,7 +65,7 @@ def stages(entry: Entry, options: argparse.Namespace) -> list[Config]:
     made = []
     for number, values in ((1, first), (2, second)):
         config = Config(**values | {"out": str(out / str(number))})
-        made.append(dataclasses.replace(config, evaluate_every=config.iterations))
+        made.append(dataclasses.replace(config, evaluate_every=0))  # it is measured at the end, once
     return made
 
 

@@ -28,7 +28,7 @@ from . import config as configuration
 from .baselines.pfcn import PFCN
 from .config import Config, check
 from .distributed import World
-from .logs import Log
+from .logs import Log, Means
 from .pairs import Pair
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -62,7 +62,8 @@ class Run:
             self.optimiser,
             config.max_rate,
             total_steps=config.iterations,
-            pct_start=config.warm_up,
+            # A warm-up of one iteration is none, and divides OneCycleLR by zero.
+            pct_start=config.warm_up if config.warm_up * config.iterations > 1 else 0.0,
             cycle_momentum=config.optimiser == "adamw",
         )
         self.device_type = torch.device(config.device).type
@@ -179,7 +180,8 @@ def loop(run: Run, batches: Iterator[data.Batch], validation: list[Pair], stop: 
             run.save()
         if stopped:
             raise Interrupted(f"stopped at iteration {run.iteration}; the same command goes on from there")
-        if world.first and (run.iteration % config.evaluate_every == 0 or last):
+        every = config.evaluate_every
+        if world.first and every and (run.iteration % every == 0 or last):
             report(run, validation, log)
         if last:
             return
@@ -194,30 +196,6 @@ def report(run: Run, validation: list[Pair], log: Log) -> None:
     if log.board:
         shown = evaluate.contact_sheet(predict, validation, scores[:SAMPLES_SHOWN])
         log.picture(run.iteration, "validation", shown)
-
-
-class Means:
-    """The losses' means since last asked, and the share of that time spent waiting for data."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count, self.waited, self.since = 0, 0.0, time.monotonic()
-
-    def timed(self, batches: Iterator[data.Batch]) -> data.Batch | None:
-        began = time.monotonic()
-        batch = next(batches, None)
-        self.waited += time.monotonic() - began
-        return batch
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        self.sums = {name: self.sums.get(name, 0) + value for name, value in terms.items()}
-        self.count += 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: value.item() / self.count for name, value in self.sums.items()}
-        means["waiting"] = self.waited / max(1e-9, time.monotonic() - self.since)
-        self.__init__()  # type: ignore[misc]
-        return means
 
 
 def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, list[Pair]]:
@@ -241,6 +219,7 @@ def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, 
         span=span,
         seed=config.seed,
         augmentation=config.augmentation,
+        composites=config.composites,
         share=(world.rank, world.size),
         skip_broken=skip,
     )
