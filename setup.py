@@ -46,10 +46,33 @@ def options() -> dict[str, Any]:
         )
     return {
         "ext_modules": [extension(toolkit and wanted != "0")],
-        "cmdclass": {
-            "build_ext": cpp_extension.BuildExtension.with_options(use_ninja=bool(shutil.which("ninja")))
-        },
+        "cmdclass": {"build_ext": build_command()},
     }
+
+
+def build_command() -> Any:
+    from torch.utils import cpp_extension  # noqa: PLC0415
+
+    class Build(cpp_extension.BuildExtension):  # type: ignore[misc]
+        """As torch's, but name.cpp and name.cu become two objects, not one file written twice."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, use_ninja=bool(shutil.which("ninja")), **options)
+
+        def build_extensions(self) -> None:
+            plain = self.compiler.object_filenames
+
+            def object_filenames(sources: list[str], *rest: Any, **more: Any) -> list[str]:
+                names = [plain([source], *rest, **more)[0] for source in sources]
+                return [
+                    name[: -len(".o")] + ".cu.o" if source.endswith(".cu") else name
+                    for source, name in zip(sources, names, strict=True)
+                ]
+
+            self.compiler.object_filenames = object_filenames
+            super().build_extensions()
+
+    return Build
 
 
 def extension(cuda: bool) -> Any:
