@@ -150,17 +150,20 @@ def test_subtitles_are_kept_with_their_time_and_language(small_matter: Matter, t
     text, source = tmp_path / "in.srt", tmp_path / "in.mkv"
     text.write_text("1\n00:00:00,400 --> 00:00:00,900\nHello\n\n2\n00:00:01,000 --> 00:00:01,500\nthere\n")
     write(tmp_path / "picture.mp4", Shape())
-    with av.open(str(tmp_path / "picture.mp4")) as old, av.open(str(text)) as words:
-        with av.open(str(source), "w") as new:
-            picture, subtitle = (
-                new.add_stream_from_template(s) for s in (old.streams.video[0], words.streams.subtitles[0])
-            )
-            subtitle.metadata["language"] = "deu"
-            for container, stream in ((words, subtitle), (old, picture)):
-                for packet in container.demux(container.streams[0]):
-                    if packet.dts is not None:
-                        packet.stream = stream
-                        new.mux(packet)
+    with (
+        av.open(str(tmp_path / "picture.mp4")) as old,
+        av.open(str(text)) as words,
+        av.open(str(source), "w") as new,
+    ):
+        picture, subtitle = (
+            new.add_stream_from_template(s) for s in (old.streams.video[0], words.streams.subtitles[0])
+        )
+        subtitle.metadata["language"] = "deu"
+        for container, stream in ((words, subtitle), (old, picture)):
+            for packet in container.demux(container.streams[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    new.mux(packet)
 
     def subtitles(path: Path) -> list[tuple[float, bytes]]:
         with av.open(str(path)) as container:
