@@ -37,6 +37,8 @@ DROPS = {"oldest": "newest frame wins (--drop oldest)", "never": "every frame wa
 STOP_SECONDS = 1.4
 # Within it: for the stages before the publisher, after that one has ended.
 JOIN_SECONDS = 0.3
+# A duration counts from the opened sink, or from here when none was opened by then.
+SINK_SECONDS = 20.0
 LOOK_SECONDS, DRAW_SECONDS = 0.1, 0.03
 # The same reason for covering frames is said again after this long.
 SAY_AGAIN_SECONDS = 60.0
@@ -48,7 +50,7 @@ class LiveOptions:
 
     Args:
         realtime: INPUT is a recording, played at its own pace.
-        duration_seconds: end after so long; None: never.
+        duration_seconds: end so long after the sink was opened; None: never.
         drop: one of DROPS.
         cover: ``blur`` or ``slate``: what hides a frame that has no matte.
         slate: an image or colour, as ``--bg`` takes it; None draws one.
@@ -256,7 +258,8 @@ class LiveRun:
         each_look: Callable[[], None] | None,
     ) -> None:
         """Until the end; raises the error that ended the run."""
-        began = reported = time.monotonic()
+        started = reported = time.monotonic()
+        began: float | None = None
         asked: float | None = None
         self._thread.start()
         try:
@@ -265,7 +268,10 @@ class LiveRun:
                 now = time.monotonic()
                 if each_look:
                     each_look()
-                if options.duration_seconds is not None and now - began >= options.duration_seconds:
+                if began is None and (self.publisher.encoder or now - started > SINK_SECONDS):
+                    began = now
+                wanted = options.duration_seconds
+                if wanted is not None and began is not None and now - began >= wanted:
                     self.stop.set()
                 if self.stop.is_set():
                     asked = asked or now

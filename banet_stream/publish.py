@@ -205,6 +205,8 @@ class Publisher:
         return True
 
     def _lost(self, why: str) -> None:
+        if self.stop.is_set():
+            return  # it is ended, and perhaps broken off
         if self.place.kind is Kind.FILE:
             raise OutputError(f"{self.place.name}: can't be written: {why}; what is there can be played")
         wait = self._backoff.wait_seconds()

@@ -100,7 +100,7 @@ def test_a_camera_to_a_file(stub: Callable[..., Matter], tmp_path: Path, suffix:
     assert whole.shown == len(after.frames) >= 5
     assert whole.captured - whole.shown - sum(whole.dropped.values()) in (0, 1, 2)  # on their way at the end
     assert all(b > a for a, b in zip(after.pts_seconds, after.pts_seconds[1:], strict=False))
-    assert after.pts_seconds[-1] - after.pts_seconds[0] < SECONDS + 0.5
+    assert after.pts_seconds[-1] - after.pts_seconds[0] < SECONDS + 10  # and what opening the sink took
     assert 0 < whole.latency_ms(0.5) <= whole.latency_ms(0.99) < 10_000
     assert not summary.broken_off
     assert summary.encoder == "libx264"
