@@ -16,7 +16,7 @@ from av.stream import Stream
 from . import fields
 from .errors import InputError
 from .frame import Frame, Packet, VideoInfo
-from .pictures import WholePictures
+from .unpack import WholePictures
 
 # av.open can wait for ever on a silent server.
 OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0

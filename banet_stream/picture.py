@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import ops
+from . import cutout, ops
 from .background import Background, open_background
 from .frame import BT709, FULL, PIXEL_FORMATS, Colour, Frame, rgb_of
 from .matting import Matter, network_size
@@ -22,8 +22,6 @@ from .timings import Timings
 PICTURE_FORMAT = PIXEL_FORMATS["yuv444p12le"]
 PICTURE_COLOUR = Colour("bt709", full_range=True, space=BT709, primaries=BT709, transfer=BT709)
 assert PICTURE_COLOUR.range == FULL
-# Below this the subject's own colour can't be told: such a pixel of a cut-out is black and as good as clear.
-FAINT_ALPHA = 1 / 255
 
 
 def replace_background(
@@ -55,12 +53,9 @@ def cut_out(rgb: NDArray[np.uint8], *, matter: Matter | None = None) -> NDArray[
         uint8 [H, W, 4]: RGB with straight alpha; the old background's colour is taken out of soft edges.
     """
     frame = frame_of(rgb)
-    small = (matter or Matter()).stream().network_alpha(frame).cpu()
-    alpha = ops.upsample_alpha(small, frame.planes[0], depth=PICTURE_FORMAT.depth).numpy()
-    # Before black, what is left is the subject's colour times alpha.
-    before_black = rgb_of(composited(frame, small, "black")).astype(np.float32)
-    colour = before_black / np.maximum(alpha, FAINT_ALPHA)[..., None]
-    picture = np.clip(np.round(np.concatenate([colour, alpha[..., None] * 255], 2)), 0, 255).astype(np.uint8)
+    cut = cutout.cut_out(frame, (matter or Matter()).stream().network_alpha(frame).cpu())
+    assert cut.alpha is not None  # what a cut-out is for
+    picture = np.dstack([rgb_of(cut), np.round(cut.alpha.numpy() * 255).astype(np.uint8)])
     opaque = picture[..., 3] == 255
     picture[opaque, :3] = rgb[opaque]  # untouched where it is surely subject
     return picture

@@ -64,6 +64,15 @@ def test_video_comes_back_with_another_background_and_its_sound(
     wait_for(lambda: not demo.files)
 
 
+def test_transparent_video_comes_back_with_alpha(client: Client, clip: Callable[..., Path]) -> None:
+    status, result, _ = replaced(client, clip(width=160, height=120), kind="transparent")
+    assert "Done: 12 frames" in status
+    path = result["video"] if isinstance(result, dict) else result
+    assert path.endswith(".webm")
+    with av.open(path) as container:
+        assert container.streams.video[0].metadata["alpha_mode"] == "1"
+
+
 def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():

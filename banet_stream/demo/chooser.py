@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..background import CHOICES, Background, Blur, Picture, Plain, Video
+from ..background import Background, Blur, Picture, Plain, Video
 from ..errors import InputError
 from .components import picture_upload, video_upload
 from .uploads import Limits, check_video, read_picture
@@ -20,8 +20,7 @@ LABELS = {
     "video": "Video",
     "transparent": "Transparent",
 }
-# Transparent video needs an output that holds alpha; where process() has none, the page offers none.
-VIDEO_KINDS = tuple(k for k in LABELS if k != "transparent" or "transparent" in CHOICES)
+VIDEO_KINDS = tuple(LABELS)
 CAMERA_KINDS = ("picture", "colour", "blur", "video")
 PHOTO_KINDS = ("transparent", "picture", "colour", "blur")
 # Kind, picture, colour, strength of the blur, clip: as the handlers get them.

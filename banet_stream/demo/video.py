@@ -128,7 +128,7 @@ class VideoHandlers:
             raise InputError("Choose a video first: upload one, or take the example.")
         check_video(video, self.limits)
         kind = chosen[0]
-        transparent = kind == "transparent" and kind in VIDEO_KINDS
+        transparent = kind == "transparent"
         background = "transparent" if transparent else open_chosen(chosen, self.limits)
         suffix = ".mp4" if is_playable(video) and not transparent else ".webm"
         output = session.new_folder() / f"{Path(video).stem}-{kind}{suffix}"
