@@ -27,7 +27,9 @@ CHOICES = "an image, a video, a colour (green, #00b140), transparent, blur or bl
 
 
 class Background(ABC):
-    """What is put behind the subject."""
+    """What is put behind the subject; ``light_wrap``, 0 to 1: how much of its light falls on soft edges."""
+
+    light_wrap: float = 0.0
 
     @abstractmethod
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
@@ -267,8 +269,21 @@ def crop_to_fill(width: int, height: int, aspect: float) -> tuple[float, float, 
     return 0, inset, width, height - inset
 
 
-def open_background(text: str) -> Background:
+def open_background(text: str, *, light_wrap: float = 0.0) -> Background:
     """What ``--bg`` names: a path, a colour, ``blur`` or ``blur:STRENGTH``.
+
+    Raises:
+        BackgroundError: when it is none of these or can't be read, or light_wrap is not in 0..1.
+    """
+    if not 0 <= light_wrap <= 1:
+        raise BackgroundError(f"--light-wrap {light_wrap:g}: must be between 0 and 1")
+    background = find_background(text)
+    background.light_wrap = light_wrap
+    return background
+
+
+def find_background(text: str) -> Background:
+    """See ``open_background``.
 
     Words come before files: a file called ``green`` is ``./green``.
 

@@ -109,6 +109,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("input", metavar="INPUT", help=INPUT_HELP)
     add("-o", "--output", metavar="OUTPUT", help=OUTPUT_HELP)
     add("--bg", metavar="BACKGROUND", default="blur", help=f"{CHOICES}; default: blur")
+    add(
+        "--light-wrap",
+        metavar="0..1",
+        type=float,
+        default=0.0,
+        help="how much of BACKGROUND's light falls on the subject's soft edge; default: 0",
+    )
     add("--alpha-out", metavar="FILE", help="write the matte too, as grey video or pictures")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--start", metavar="TIME", type=seconds, default=0.0, help="begin here: seconds or [HH:]MM:SS")
@@ -181,6 +188,7 @@ def run(options: argparse.Namespace) -> None:
             options.input,
             options.output,
             background=options.bg,
+            light_wrap=options.light_wrap,
             matter=matter,
             start_seconds=options.start,
             duration_seconds=options.duration,

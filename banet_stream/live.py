@@ -54,6 +54,7 @@ class LiveOptions:
         drop: one of DROPS.
         cover: ``blur`` or ``slate``: what hides a frame that has no matte.
         slate: an image or colour, as ``--bg`` takes it; None draws one.
+        light_wrap: 0 to 1, how much light of a background that is named falls on the subject's soft edge.
         save_power: the network rests while nothing moves.
         rtsp_transport: ``tcp`` or ``udp``.
         camera_size, camera_fps, camera_format: what to ask a webcam for; None leaves it to the webcam.
@@ -68,6 +69,7 @@ class LiveOptions:
     drop: str = "oldest"
     cover: str = "blur"
     slate: str | None = None
+    light_wrap: float = 0.0
     save_power: bool = False
     rtsp_transport: str = "tcp"
     camera_size: str | None = None
@@ -134,7 +136,7 @@ def process_live(
     with ExitStack() as stack:
         behind = background
         if not isinstance(behind, Background):
-            behind = open_background(behind)
+            behind = open_background(behind, light_wrap=options.light_wrap)
             stack.callback(behind.close)
         come_from, go_to = places(source, output, options)
         live = LiveSource(come_from, options.capture, contract, stop)

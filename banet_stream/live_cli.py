@@ -142,6 +142,7 @@ def live_options(options: argparse.Namespace) -> LiveOptions:
         drop=options.drop,
         cover=options.cover,
         slate=options.slate,
+        light_wrap=options.light_wrap,
         save_power=options.save_power,
         rtsp_transport=options.rtsp_transport,
         camera_size=options.camera_size,

@@ -20,12 +20,12 @@ class MatteFile(Sink):
 
     def open(self, first: Frame) -> None:
         """See Output."""
-        super().open(matte_frame(first))
+        super().open(grey_frame(first))
 
     def write(self, item: Frame | Packet) -> None:
         """See Output."""
         if isinstance(item, Frame):
-            super().write(matte_frame(item))
+            super().write(grey_frame(item))
 
 
 class Beside(Output):
@@ -71,7 +71,7 @@ class Beside(Output):
         return frame if self._main_alpha else replace(frame, alpha=None)
 
 
-def matte_frame(frame: Frame) -> Frame:
+def grey_frame(frame: Frame) -> Frame:
     """The frame's alpha as a grey picture of the same size, depth and time."""
     assert frame.alpha is not None
     depth = frame.format.depth

@@ -263,6 +263,7 @@ def matte_frame(
             behind,
             depth=frame.format.depth,
             subsampling=frame.format.subsampling,
+            light_wrap=background.light_wrap,
         )
     done = frame.with_planes(planes)
     if keep_alpha:

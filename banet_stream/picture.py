@@ -133,6 +133,7 @@ def composited(frame: Frame, alpha: Tensor, background: str | Background) -> Fra
             behind.planes(frame, alpha),
             depth=frame.format.depth,
             subsampling=frame.format.subsampling,
+            light_wrap=behind.light_wrap,
         )
     finally:
         close()

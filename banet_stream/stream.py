@@ -92,6 +92,7 @@ def process(
     output: str | Path,
     *,
     background: str | Background = "blur",
+    light_wrap: float = 0.0,
     matter: Matter | None = None,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
@@ -111,6 +112,7 @@ def process(
         source: file, photo, URL or ``-``. output: file, whose extension chooses the container; numbered
             pictures (``out/%06d.png``); or ``-``, y4m on standard output.
         background: as ``--bg`` takes it, or a Background.
+        light_wrap: 0 to 1, how much light of a background that is named falls on the subject's soft edge.
         matter: None makes one with the defaults.
         start_seconds, duration_seconds: the part to process.
         audio: False leaves the sound out.
@@ -141,12 +143,13 @@ def process(
         video.stop = stop or video.stop
         behind = background
         if not isinstance(behind, Background):
-            behind = open_background(behind)
+            behind = open_background(behind, light_wrap=light_wrap)
             stack.callback(behind.close)  # the caller's own stays the caller's
         matter = matter or Matter()
         facts = None
         if resume and isinstance(video, Source):
             named = background if isinstance(background, str) else type(background).__name__
+            named += f", light wrap {behind.light_wrap:g}"
             facts = run_facts(video, named, matter.description, encoding)
         sink = open_output(
             output,

@@ -8,10 +8,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from conftest import read
 from PIL import Image
 
-from banet_stream import ops
+from banet_stream import Matter, ops, process
 from banet_stream.background import Blur, Picture, Plain, Video, crop_to_fill, open_background
+from banet_stream.codecs import EncodeOptions
 from banet_stream.errors import BackgroundError
 from banet_stream.frame import PIXEL_FORMATS, Colour, Frame
 
@@ -244,3 +246,24 @@ def test_crop_to_fill(size: tuple[int, int], aspect: float) -> None:
     assert top == size[1] - bottom
     if min(size) > 10:
         assert (right - left) / (bottom - top) == pytest.approx(aspect)
+
+
+def test_light_wrap_colours_the_soft_edge_alone(
+    clip: Callable[..., Path], tmp_path: Path, matter: Matter
+) -> None:
+    pictures = {}
+    for wrap in (0.0, 1.0):
+        output = tmp_path / f"{wrap}.mkv"
+        options = EncodeOptions(codec="ffv1")
+        process(clip(frames=1), output, background="red", light_wrap=wrap, matter=matter, encoding=options)
+        pictures[wrap] = read(output).frames[0].to_ndarray(format="rgb24").astype(int)
+    changed = abs(pictures[1.0] - pictures[0.0]).max(2) > 4
+    assert 0 < changed.mean() < 0.3
+    redder = (pictures[1.0] - pictures[0.0])[changed]
+    assert redder[:, 0].mean() > redder[:, 1:].mean()
+
+
+@pytest.mark.parametrize("wrap", [-0.1, 1.5, float("nan")])
+def test_light_wrap_out_of_range_is_refused(wrap: float) -> None:
+    with pytest.raises(BackgroundError, match="must be between 0 and 1"):
+        open_background("red", light_wrap=wrap)
