@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .codecs import EncodeOptions
-from .engines import ENGINES, PRECISIONS
 from .errors import BanetStreamError, UsageError
-from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
+from .matter_options import add_matter_options, make_matter
 from .stream import Summary, process, stats_table
 
 
@@ -38,12 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("clip", metavar="CLIP", help="video file")
     add("--bg", metavar="BACKGROUND", default="green", help="as in the main command; default: green")
     add("--repeats", type=int, default=3, help="runs; the middle one's table is shown; default: 3")
-    add("--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-    add("--quality", choices=tuple(QUALITIES), default=DEFAULT_QUALITY, help=f"default: {DEFAULT_QUALITY}")
-    add("--size", type=int, help="longest side the network sees; default: by quality")
-    add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
-    add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
-    add("--engine", default="auto", help=f"{', '.join(ENGINES)}; default: auto")
+    add_matter_options(parser)
     add("--codec", help="default: h264")
     return parser
 
@@ -57,16 +51,7 @@ def measure(options: argparse.Namespace) -> None:
     if options.repeats < 1:
         raise UsageError(f"--repeats: must be 1 or more, got {options.repeats}")
     began = time.perf_counter()
-    try:
-        matter = Matter(
-            options.model,
-            device=options.device,
-            precision=options.precision,
-            size=options.size or QUALITIES[options.quality],
-            engine=options.engine,
-        )
-    except ValueError as error:
-        raise UsageError(f"--size {options.size}: {error}") from error
+    matter = make_matter(options)
     print(f"model loaded in {time.perf_counter() - began:.2f} s")
     runs: list[Summary] = []
     with tempfile.TemporaryDirectory() as folder:

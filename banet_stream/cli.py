@@ -21,13 +21,12 @@ from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .decode import STANDARD
 from .demo import command as demo
-from .engines import ENGINES, PRECISIONS
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
 from .hardware import ENCODERS
 from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, refuse_live_options, run_live
-from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
+from .matter_options import add_matter_options, make_matter
 from .redact import RedactingFormatter, redact
 from .stream import Progress, Summary, process, stats_table
 from .verify import as_table
@@ -126,23 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("quality and speed")
     add = group.add_argument
-    add(
-        "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
-    )
-    add(
-        "--quality",
-        choices=tuple(QUALITIES),
-        default=DEFAULT_QUALITY,
-        help=f"{', '.join(QUALITIES)}; default: {DEFAULT_QUALITY}",
-    )
-    add(
-        "--size",
-        type=int,
-        help=f"longest side the network sees; default: by quality, {', '.join(map(str, QUALITIES.values()))}",
-    )
-    add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
-    add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
-    add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")
+    add_matter_options(group)
     add("--codec", help=f"{', '.join(CODECS)}; default: the container's usual one")
     add("--encoder", choices=ENCODERS, default="auto", help="default: auto, hardware where it works")
     rate = group.add_mutually_exclusive_group()
@@ -167,16 +150,7 @@ def run(options: argparse.Namespace) -> None:
     """The main command."""
     if options.duration is not None and options.duration <= 0:
         raise UsageError("--duration: must be more than nothing")
-    try:
-        matter = Matter(
-            options.model,
-            device=options.device,
-            precision=options.precision,
-            size=options.size or QUALITIES[options.quality],
-            engine=options.engine,
-        )
-    except ValueError as error:
-        raise UsageError(f"--size {options.size}: {error}") from error
+    matter = make_matter(options)
     stop = threading.Event()
     if is_live(options.input, options.output, realtime=options.realtime or options.preview):
         with interrupts(stop):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .decode import is_url
 from .errors import InputError, OutputError
+from .output import check_place
 from .redact import redact
 
 VIRTUAL_CAMERA_WORD, WEBCAM_WORD = "virtual-camera", "webcam"
@@ -214,11 +215,6 @@ def file_place(path: Path, *, overwrite: bool) -> Place:
         )
     if path.is_dir():
         raise OutputError(f"{path}: is a directory; name the file to write, or end it with / for HLS")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no directory {path.parent}; create it first")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; use --overwrite to replace it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: no permission to write in {path.parent}")
+    check_place(path, overwrite=overwrite)
     container = LIVE_CONTAINERS[suffix]
     return Place(Kind.FILE, str(path), container, LIVE_FILE_OPTIONS[container])

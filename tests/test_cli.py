@@ -326,3 +326,21 @@ def test_bench_refuses_what_it_can_not_measure(tmp_path: Path, capsys: pytest.Ca
         cli.main(["bench", str(tmp_path / "none.mp4")])
     assert stopped.value.code == 3
     assert "none.mp4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", "0"], "--size 0: Matter: size must be between 64 and 4096, got 0"),
+        (["--threads", "-1"], "--threads -1: must be 0 (all cores) or more"),
+        (["--light-wrap", "2"], "--light-wrap 2: must be between 0 and 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    words: list[str], says: str, clip: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(clip(frames=2)), "-o", str(tmp_path / "out.mp4"), *words])
+    assert stopped.value.code in (2, 4)
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))

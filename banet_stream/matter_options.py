@@ -1,0 +1,54 @@
+"""The options that make a Matter, for every command that has one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from .engines import ENGINES, PRECISIONS
+from .errors import UsageError
+from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
+
+
+def add_matter_options(group: Any) -> None:
+    """``group``: a parser or one of its groups."""
+    add, sizes = group.add_argument, ", ".join(map(str, QUALITIES.values()))
+    add(
+        "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
+    )
+    add(
+        "--quality",
+        choices=tuple(QUALITIES),
+        default=DEFAULT_QUALITY,
+        help=f"{', '.join(QUALITIES)}; default: {DEFAULT_QUALITY}",
+    )
+    add("--size", type=int, help=f"longest side the network sees; default: by quality, {sizes}")
+    add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
+    add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
+    add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")
+    add("--threads", type=int, default=0, help="for network and operators; default: 0, all cores")
+
+
+def make_matter(options: argparse.Namespace) -> Matter:
+    """The Matter that the options describe.
+
+    Raises:
+        UsageError, DeviceError, WeightsError: when it can't be had.
+    """
+    if options.threads < 0:
+        raise UsageError(f"--threads {options.threads}: must be 0 (all cores) or more")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        return Matter(
+            options.model,
+            device=options.device,
+            precision=options.precision,
+            size=QUALITIES[options.quality] if options.size is None else options.size,
+            engine=options.engine,
+            threads=options.threads,
+        )
+    except ValueError as error:
+        raise UsageError(f"--size {options.size}: {error}") from error
