@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,16 @@ class OpenVinoEngine:
 
     def __init__(self, network: BANet, precision: str, *, threads: int = 0) -> None:
         self.precision = precision
-        core = openvino.Core()
-        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        able = the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bfloat16" and "BF16" not in able:
             raise DeviceError("--precision bfloat16: this CPU has no instructions for it; use float32")
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         }
-        self._request = core.compile_model(cached_graph(core, network), "CPU", options).create_infer_request()
+        graph = cached_graph(the_core(), network)
+        self._request = the_core().compile_model(graph, "CPU", options).create_infer_request()
         self._lock = threading.Lock()  # a request serves one caller at a time, and holds what it gave
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -84,6 +86,12 @@ class OpenVinoEngine:
         if not bool(logits.isfinite().all()):
             raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
         return torch.sigmoid(logits), boundary
+
+
+@cache
+def the_core() -> openvino.Core:
+    """One for the process: each has plugins and threads of its own."""
+    return openvino.Core()
 
 
 def pad_to_stride(image: NDArray[np.float32]) -> NDArray[np.float32]:
