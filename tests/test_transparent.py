@@ -21,7 +21,7 @@ from banet_stream.cutout import cut_out
 from banet_stream.decode import Source, decode
 from banet_stream.errors import Interrupted, OutputError
 from banet_stream.frame import PIXEL_FORMATS, Colour, Frame
-from banet_stream.matte_out import matte_frame
+from banet_stream.matte_out import grey_frame
 from banet_stream.reference import ALPHA_CEILING, ALPHA_FLOOR, shrink_to_chroma
 from banet_stream.sequence import matches
 
@@ -93,7 +93,7 @@ def test_the_matte_as_video_is_limited_range_grey(depth: str, levels: tuple[int,
     frame = blank(33, 17, depth)
     alpha = torch.zeros(17, 33)
     alpha[:, 16:] = 1
-    grey = matte_frame(replace(frame, alpha=alpha))
+    grey = grey_frame(replace(frame, alpha=alpha))
     assert (int(grey.planes[0].min()), int(grey.planes[0].max())) == levels
     assert not grey.colour.full_range
     assert grey.format == PIXEL_FORMATS["yuv420p" if depth == "yuv420p" else "yuv420p10le"]

@@ -30,7 +30,7 @@ class Baseline(nn.Module):
 
     def logits(self, image: Tensor) -> Tensor:
         """[N, 3, H, W], sides multiples of 32 -> [N, 1, H/s, W/s]."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} has no logits")  # every network here has its own
 
 
 def conv_bn_relu(
