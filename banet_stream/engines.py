@@ -65,7 +65,7 @@ def load_engine(
         if engine == "openvino":
             raise DeviceError(f"--engine openvino: {error}; pip install openvino") from error
         log.warning(
-            "OpenVINO is not here (%s): the network runs in PyTorch, half as fast; pip install openvino",
+            "OpenVINO is not here (%s): the network runs in PyTorch, slower; pip install openvino",
             error,
         )
         return TorchEngine(network, where, chosen)

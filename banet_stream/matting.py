@@ -24,7 +24,7 @@ from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
-# Working points: the longest side that the network sees (benchmarks/pareto.py, results/pareto-cpu.md).
+# Working points: the longest side that the network sees (benchmarks/pareto.py measures such).
 QUALITIES = {"fast": 384, "balanced": 512, "best": 704}
 DEFAULT_QUALITY = "balanced"
 DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY]

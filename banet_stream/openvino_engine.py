@@ -1,4 +1,5 @@
-"""The network in OpenVINO: on a CPU about twice as fast as in PyTorch (benchmarks/bench_engines.py).
+"""The network in OpenVINO: on a CPU faster than in PyTorch (`banet-stream bench CLIP --engine ...` tells by how
+much).
 
 The graph is made from the network itself, once: that takes seconds, so it is kept in the user's cache folder
 and read from there afterwards. One compiled graph serves every size.
