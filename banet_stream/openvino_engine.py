@@ -1,5 +1,4 @@
-"""The network in OpenVINO: on a CPU faster than in PyTorch (`banet-stream bench CLIP --engine ...` tells by how
-much).
+"""The network in OpenVINO, on a CPU faster than in PyTorch: `banet-stream bench CLIP --engine ...` tells.
 
 The graph is made from the network itself, once: that takes seconds, so it is kept in the user's cache folder
 and read from there afterwards. One compiled graph serves every size.
