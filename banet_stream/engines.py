@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .errors import DeviceError, MatteError, WeightsError
-from .network import BANet
+from .network import BANet, BANetOutput
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +95,16 @@ class TorchEngine:
         Raises:
             MatteError: when the network fails or gives no numbers.
         """
-        return self.outputs(image)[0]
+        return self.run(image)[0]
 
-    @torch.inference_mode()
     def outputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """As when called, and the boundary attention map [N, 1, h, w] float32 in 0..1."""
+        matte, output = self.run(image)
+        return matte, output.boundary.float()
+
+    @torch.inference_mode()
+    def run(self, image: Tensor) -> tuple[Tensor, BANetOutput]:
+        """The matte, and all that the network gave: a baseline has no boundary attention map."""
         try:
             image = image.to(self.device, self.dtype, memory_format=torch.channels_last)
             output = self.network(image)
@@ -110,7 +115,7 @@ class TorchEngine:
         # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
         if not bool(logits.isfinite().all()):
             raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
-        return torch.sigmoid(logits), output.boundary.float()
+        return torch.sigmoid(logits), output
 
 
 def choose_device(wanted: str) -> torch.device:
