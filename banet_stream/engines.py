@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "openvino", "torch")
 WEIGHTS = Path(__file__).parent / "weights"
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}  # PyTorch's
+INT8 = "int8"  # OpenVINO's alone, of models that have a graph in it beside their weights
 
 
 class Engine(Protocol):
@@ -51,14 +52,11 @@ def load_engine(
     if engine not in ENGINES:
         raise DeviceError(f"--engine {engine}: must be {', '.join(ENGINES)}")
     where = choose_device(device)
-    chosen = choose_precision(precision, where)
     network = load_network(model)
-    if where.type == "cuda":
-        if engine == "openvino":
-            raise DeviceError("--engine openvino: runs on the CPU; add --device cpu, or leave --engine out")
-        return TorchEngine(network, where, chosen)
-    if engine == "torch":
-        return TorchEngine(network, where, chosen)
+    if where.type == "cuda" and engine == "openvino":
+        raise DeviceError("--engine openvino: runs on the CPU; add --device cpu, or leave --engine out")
+    if where.type == "cuda" or engine == "torch":
+        return TorchEngine(network, where, choose_precision(precision, where))
     try:
         from .openvino_engine import OpenVinoEngine  # noqa: PLC0415  (may not be there)
     except ImportError as error:
@@ -68,8 +66,13 @@ def load_engine(
             "OpenVINO is not here (%s): the network runs in PyTorch, slower; pip install openvino",
             error,
         )
-        return TorchEngine(network, where, chosen)
-    return OpenVinoEngine(network, chosen, threads=threads)
+        return TorchEngine(network, where, choose_precision(precision, where))
+    quantised = quantised_path(weights_path(model))
+    if precision == "auto" and quantised.exists():
+        precision = INT8
+    if precision == INT8:
+        return OpenVinoEngine(network, INT8, threads=threads, quantised=quantised)
+    return OpenVinoEngine(network, choose_precision(precision, where), threads=threads)
 
 
 class TorchEngine:
@@ -150,13 +153,19 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """``auto``: float16 on CUDA; on the CPU bfloat16 where it has instructions for it, else float32."""
+    """``auto``: float16 on CUDA; on the CPU bfloat16 where it has instructions for it, else float32.
+
+    Raises:
+        DeviceError: when it is none of these, or not for this device.
+    """
     if wanted == "auto":
         if device.type == "cuda":
             return "float16"
         return "bfloat16" if cpu_has_bfloat16() else "float32"
+    if wanted == INT8:
+        raise DeviceError("--precision int8: only OpenVINO computes in it, on the CPU; leave --precision out")
     if wanted not in PRECISIONS:
-        raise DeviceError(f"--precision {wanted}: must be auto, {', '.join(PRECISIONS)}")
+        raise DeviceError(f"--precision {wanted}: must be auto, {', '.join(PRECISIONS)} or {INT8}")
     if wanted == "float16" and device.type == "cpu":
         raise DeviceError("--precision float16: too slow on a CPU to be meant; use bfloat16 or float32")
     return wanted
@@ -174,11 +183,11 @@ def cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in words or "amx_bf16" in words
 
 
-def load_network(model: str) -> BANet:
-    """A shipped model by name (``banet64``) or a .safetensors file by path.
+def weights_path(model: str) -> Path:
+    """Of a shipped model by name (``banet64``) or a .safetensors file by path.
 
     Raises:
-        WeightsError: when there is no such model, or the file is not one of BANet's.
+        WeightsError: when there is no such model.
     """
     path = WEIGHTS / f"{model}.safetensors"
     if not path.exists():
@@ -186,6 +195,21 @@ def load_network(model: str) -> BANet:
     if path.suffix != ".safetensors" or not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
         raise WeightsError(f"--model {model}: neither a shipped model ({shipped}) nor a .safetensors file")
+    return path
+
+
+def quantised_path(weights: Path) -> Path:
+    """Where the graph in 8 bits of a model lies, if it has one (``training.quantise`` makes it)."""
+    return weights.with_name(f"{weights.stem}-int8.xml")
+
+
+def load_network(model: str) -> BANet:
+    """A model by name or path, as ``weights_path`` finds it.
+
+    Raises:
+        WeightsError: when there is no such model, or the file is not one of BANet's.
+    """
+    path = weights_path(model)
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .engines import ENGINES, PRECISIONS
+from .engines import ENGINES, INT8, PRECISIONS
 from .errors import UsageError
 from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
 
@@ -26,7 +26,7 @@ def add_matter_options(group: Any) -> None:
     )
     add("--size", type=int, help=f"longest side the network sees; default: by quality, {sizes}")
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
-    add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}; default: auto")
+    add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}, {INT8}; default: auto")
     add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")
     add("--threads", type=int, default=0, help="for network and operators; default: 0, all cores")
 

@@ -51,7 +51,8 @@ class Matter:
     Args:
         model: ``banet64``, or the path of a .safetensors file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32``, ``bfloat16`` or ``float16`` (CUDA only).
+        precision: ``auto``, ``float32``, ``bfloat16``, ``float16`` (CUDA only) or ``int8`` (OpenVINO only;
+            ``auto`` there for models that have it).
         engine: what runs the network: ``auto`` (on a CPU OpenVINO), ``openvino`` or ``torch``.
         threads: for the network on a CPU; 0: as many as there are cores.
         size: longest side of the picture as the network sees it, in pixels.
@@ -106,7 +107,7 @@ class Matter:
         """Network input [1, 3, h, w] and luma [H, W] uint8 of a picture."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
             raise ValueError(f"Matter.alpha: rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
-        picture = torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
+        picture = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).float() / 255
         planes = ops.rgb_to_planes(picture, matrix="bt709", full_range=True, subsampling=(1, 1))
         size = network_size(rgb.shape[0], rgb.shape[1], self.size)
         small = ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)

@@ -1,11 +1,13 @@
 """The network in OpenVINO, on a CPU faster than in PyTorch: `banet-stream bench CLIP --engine ...` tells.
 
-The graph is made from the network itself, once: that takes seconds, so it is kept in the user's cache folder
-and read from there afterwards. One compiled graph serves every size.
+In 8 bits it computes the graph that lies beside a model's weights. For float32 and bfloat16 the graph is
+made from the network itself, once: that takes seconds, so it is kept in the user's cache folder and read from
+there afterwards. One compiled graph serves every size.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import backends
-from .errors import DeviceError, MatteError
+from .errors import DeviceError, MatteError, WeightsError
 from .network import COARSEST_STRIDE, BANet
 
 # OpenVINO reports its use to its makers through this package where it can be imported, and does without where
@@ -34,9 +36,12 @@ import openvino  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# int8: where the graph says so; the rest of it runs faster in float32 than in bfloat16.
+HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 # Part of a cached graph's name: another number where what is made here changes.
 GRAPH_VERSION = 1
+# Where a graph in 8 bits says which weights it was made from: a digest of theirs.
+WEIGHTS_KEY = ["banet_stream", "weights"]
 
 
 class OpenVinoEngine:
@@ -44,17 +49,21 @@ class OpenVinoEngine:
 
     Args:
         network: in evaluation mode or not; it is not kept.
-        precision: ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16`` or ``int8``.
         threads: for the network; 0: as many as PyTorch would take.
+        quantised: where the network's graph in 8 bits lies, for ``int8``.
 
     Raises:
-        DeviceError: when this CPU has no such precision.
+        DeviceError: when this CPU or this model has no such precision.
+        WeightsError: when the graph in 8 bits is damaged or another network's.
     """
 
     name = f"openvino {openvino.__version__.split('-')[0]}"
     device = torch.device("cpu")
 
-    def __init__(self, network: BANet, precision: str, *, threads: int = 0) -> None:
+    def __init__(
+        self, network: BANet, precision: str, *, threads: int = 0, quantised: Path | None = None
+    ) -> None:
         self.precision = precision
         able = the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and "BF16" not in able:
@@ -64,7 +73,10 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         }
-        graph = cached_graph(the_core(), network)
+        if precision == "int8":
+            graph = quantised_graph(the_core(), network, quantised)
+        else:
+            graph = cached_graph(the_core(), network)
         self._request = the_core().compile_model(graph, "CPU", options).create_infer_request()
         self._lock = threading.Lock()  # a request serves one caller at a time, and holds what it gave
 
@@ -138,6 +150,25 @@ def cached_graph(core: openvino.Core, network: BANet) -> openvino.Model:
     return graph
 
 
+def quantised_graph(core: openvino.Core, network: BANet, path: Path | None) -> openvino.Model:
+    """What ``training.quantise`` made of this very network."""
+    if path is None or not path.exists():
+        where = f" ({path.name} is not beside its weights)" if path else ""
+        raise DeviceError(
+            f"--precision int8: this model has no graph in 8 bits{where}; leave --precision out"
+        )
+    try:
+        graph = core.read_model(path)
+        made_from = graph.get_rt_info(WEIGHTS_KEY).astype(str) if graph.has_rt_info(WEIGHTS_KEY) else ""
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: damaged ({str(error).splitlines()[0]}); install it again") from error
+    if made_from != digest(network):
+        raise WeightsError(
+            f"{path}: made from other weights than the model's; remove it, or run python -m training.quantise"
+        )
+    return graph
+
+
 def make_graph(network: BANet) -> openvino.Model:
     """Traced by PyTorch, with open batch and sides. Without ``openvino.convert_model``, which can report its
     use to OpenVINO's makers."""
@@ -146,7 +177,8 @@ def make_graph(network: BANet) -> openvino.Model:
 
     from .engines import fold_batch_norm  # noqa: PLC0415  (it imports this module)
 
-    outputs, example = Outputs(network.eval()), torch.zeros(1, 3, 2 * COARSEST_STRIDE, 3 * COARSEST_STRIDE)
+    outputs = Outputs(copy.deepcopy(network).eval())
+    example = torch.zeros(1, 3, 2 * COARSEST_STRIDE, 3 * COARSEST_STRIDE)
     with warnings.catch_warnings(), backends.using("reference"), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing's, of the checks that don't depend on values
         folded = fold_batch_norm(outputs)
@@ -181,15 +213,15 @@ def cache_folder() -> Path:
 
 def fingerprint(network: BANet) -> str:
     """Of all that the graph depends on."""
-    facts = (
-        GRAPH_VERSION,
-        openvino.__version__,
-        network.channels,
-        network.detail_stride,
-        network.temperature,
-    )
-    digest = hashlib.sha256(repr(facts).encode())
+    facts = repr((GRAPH_VERSION, openvino.__version__, digest(network)))
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def digest(network: BANet) -> str:
+    """Of all that a network computes with."""
+    facts = (network.channels, network.detail_stride, network.temperature)
+    found = hashlib.sha256(repr(facts).encode())
     for name, values in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()[:32]
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(values.detach().cpu().numpy()).tobytes())
+    return found.hexdigest()

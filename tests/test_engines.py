@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import portrait
+from safetensors.torch import load_file, save_file
 
 from banet_stream import Matter
-from banet_stream.engines import TorchEngine, load_engine, load_network
-from banet_stream.errors import DeviceError, MatteError
+from banet_stream.engines import WEIGHTS, TorchEngine, load_engine, load_network
+from banet_stream.errors import DeviceError, MatteError, WeightsError
 from banet_stream.network import BANet
 from banet_stream.openvino_engine import OpenVinoEngine
 
 CPU = torch.device("cpu")
 # bfloat16 keeps 8 bits: a matte of 1 is off by 1/256 after one rounding, and there are some fifty layers.
 BFLOAT16 = 0.05
+INT8 = 0.01  # on average
 
 
 @pytest.fixture
@@ -52,6 +57,58 @@ def test_bfloat16_is_close_to_float32() -> None:
         pytest.skip(str(error))
     exact = OpenVinoEngine(load_network("banet64"), "float32")
     assert (fast(picture(1, 3, 288, 512)) - exact(picture(1, 3, 288, 512))).abs().max() < BFLOAT16
+
+
+def test_int8_is_close_to_float32() -> None:
+    assert Matter(device="cpu").engine.precision == "int8"
+    rgb = np.asarray(portrait(640, 480))
+    fast, exact = (Matter(device="cpu", precision=p).alpha(rgb) for p in ("int8", "float32"))
+    assert np.abs(fast - exact).mean() < INT8
+    assert 100 * np.minimum(fast, exact).sum() / np.maximum(fast, exact).sum() > 98
+
+
+def test_int8_runs_in_8_bits() -> None:
+    graph = load_engine("banet64", device="cpu", precision="int8")._request.get_compiled_model()
+    kinds = [op.get_rt_info()["runtimePrecision"].astype(str) for op in graph.get_runtime_model().get_ops()]
+    layers = [op.get_rt_info()["layerType"].astype(str) for op in graph.get_runtime_model().get_ops()]
+    convolutions = [k for k, layer in zip(kinds, layers, strict=True) if layer == "Convolution"]
+    assert convolutions.count("i8") + convolutions.count("u8") > len(convolutions) / 2
+
+
+def test_int8_is_for_openvino_alone() -> None:
+    with pytest.raises(DeviceError, match="--precision int8: only OpenVINO computes in it"):
+        load_engine("banet64", device="cpu", precision="int8", engine="torch")
+
+
+def test_a_model_without_int8_runs_in_floats_or_is_refused(tmp_path: Path) -> None:
+    copied = shutil.copy(WEIGHTS / "banet64.safetensors", tmp_path / "mine.safetensors")
+    assert load_engine(copied, device="cpu").precision in {"bfloat16", "float32"}
+    with pytest.raises(DeviceError, match=r"no graph in 8 bits \(mine-int8\.xml is not beside its weights"):
+        load_engine(copied, device="cpu", precision="int8")
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_int8_of_other_weights_is_refused(tmp_path: Path, precision: str) -> None:
+    mine = tmp_path / "mine.safetensors"
+    save_file(
+        {name: values + 1 for name, values in load_file(WEIGHTS / "banet64.safetensors").items()},
+        mine,
+        {"channels": "64", "detail_stride": "2", "temperature": "4.0"},
+    )
+    for suffix in (".xml", ".bin"):
+        shutil.copy(WEIGHTS / f"banet64-int8{suffix}", tmp_path / f"mine-int8{suffix}")
+    with pytest.raises(WeightsError, match="made from other weights than the model's; remove it"):
+        load_engine(str(mine), device="cpu", precision=precision)
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_damaged_int8_is_refused(tmp_path: Path, suffix: str) -> None:
+    for source in WEIGHTS.glob("banet64*"):
+        shutil.copy(source, tmp_path)
+    damaged = tmp_path / f"banet64-int8{suffix}"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 3])
+    with pytest.raises(WeightsError, match="damaged"):
+        load_engine(str(tmp_path / "banet64.safetensors"), device="cpu")
 
 
 def test_the_graph_is_kept_and_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

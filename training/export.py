@@ -1,6 +1,7 @@
 """A checkpoint becomes a model of the package: weights and model card, measured in the same breath.
 
 python -m training.export runs/banet64/checkpoint.pt --name banet64 --data ../shared/data
+python -m training.quantise --model banet64 --data ../shared/data
 python -m training.export banet64 --onnx banet64.onnx --pt2 banet64.pt2
 
 With --onnx or --pt2 only these graphs are written, of a checkpoint or of a model of the package.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from banet_stream.engines import WEIGHTS, load_network
+from banet_stream.engines import WEIGHTS, load_network, quantised_path
 from banet_stream.errors import BanetStreamError, UsageError, WeightsError
 from banet_stream.matting import DEFAULT_SIZE as PRODUCT_SIZE
 
@@ -25,6 +26,8 @@ from . import card, checkpoint, evaluate, graphs, sets
 
 def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS, half: bool = False) -> Path:
     """Writes ``folder``/name.safetensors and name.md; returns the weights' path.
+
+    A graph in 8 bits of earlier weights is removed: ``training.quantise`` makes the new one.
 
     Args:
         source: a checkpoint of ``training.train``; its averaged weights are taken.
@@ -43,6 +46,8 @@ def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS, half:
     state["ancestors"] = checkpoint.lineage(state)
     pairs = sets.read(root / f"{card.VALIDATION}.tar")  # before anything is written
     weights = folder / f"{name}.safetensors"
+    for suffix in (".xml", ".bin", ".md"):
+        quantised_path(weights).with_suffix(suffix).unlink(missing_ok=True)
     checkpoint.write_weights(weights, state, half=half)
     refuse_difference(source, weights, half=half)
     measured = []

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"the same for the live camera; default: {CAMERA_SIZE}",
     )
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
-    add("--precision", default="auto", help="auto, float32, float16, bfloat16; default: auto")
+    add("--precision", default="auto", help="auto, float32, float16, bfloat16, int8; default: auto")
     return parser
 
 
