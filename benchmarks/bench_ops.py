@@ -10,6 +10,7 @@ that other load on the machine meets all three.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import platform
 import statistics
@@ -107,6 +108,21 @@ def cases(size: str, device: str) -> dict[str, tuple[Callable[[], object], int]]
     }
 
 
+def keep_memory() -> None:
+    """Freed memory stays with the process, as in a stream, which has a few dozen page faults per second.
+
+    Else glibc hands large tensors back and fetches them anew, and their page faults outweigh the operators.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for setting, value in (
+            (-3, 2**25),
+            (-1, 2**31 - 1),
+        ):  # M_MMAP_THRESHOLD (at its most), M_TRIM_THRESHOLD
+            if libc.mallopt(setting, value) != 1:
+                sys.exit(f"mallopt({setting}, {value}) failed: times would be those of page faults")
+
+
 def timed(call: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     call()
@@ -166,6 +182,7 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="also write the table to benchmarks/results/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_memory()
     lines = [
         about(arguments.device, arguments.threads),
         "",
