@@ -1,6 +1,6 @@
 """End to end beside what else a user would pick, in one run on one clip: who is how fast, at what cost.
 
-    python benchmarks/compare.py CLIP [--repeats 3] [--mediapipe PYTHON] [--save]
+    python benchmarks/compare.py CLIP [--repeats 3] [--mediapipe PYTHON] [--data TAR] [--save] [--readme]
 
 Every contender is a process of its own: clip in, H.264 out with the same encoder settings, the same picture
 behind. They take turns, so that other load on the machine meets all. Frames per second are counted from the
@@ -8,6 +8,9 @@ first frame to the end of the file (start-up stands in its own column); CPU seco
 the kernel counted for the whole process. Shown are medians, and each one's share of the pure transcode.
 
 --mediapipe names a Python that has mediapipe 0.10.14, av and pillow (it needs an older NumPy than we do).
+--data names pictures with mattes (a tar, as for training): how accurate each one's mattes are, at the size it
+uses for video.
+--readme puts the table into README.md, between its two marks, and the chart beside it (docs/compare.svg).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,13 +28,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import av
+import numpy as np
 from bench_ops import about
+from chart import bars
+from numpy.typing import NDArray
+from PIL import Image
 
+from banet_stream import Matter
 from banet_stream.demo.samples import draw_room
 from banet_stream.matting import QUALITIES
+from training import evaluate, sets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+README, CHART = HERE.parent / "README.md", HERE.parent / "docs/compare.svg"
+BEGIN, END = "<!-- benchmarks/compare.py writes from here -->\n", "<!-- to here -->\n"
 
 
 @dataclass(frozen=True)
@@ -107,11 +119,36 @@ def contenders(
     return made
 
 
-def table(runs: dict[str, list[Run]]) -> list[str]:
+def accuracies(data: Path, mediapipe: str | None, folder: Path) -> dict[str, str]:
+    """Contender -> mIoU and boundary IoU, as the table shows them."""
+    pairs = sets.read(data)
+    predictors = {
+        f"banet-stream --quality {quality}": Matter(device="cpu", size=size).alpha
+        for quality, size in QUALITIES.items()
+    }
+    for model in ("landscape", "general") if mediapipe else ():
+        mattes = folder / model
+        mattes.mkdir()
+        subprocess.run([mediapipe, HERE / "peers/mediapipe_mattes.py", data, mattes, model], check=True)
+        kept = iter([mattes / f"{pair.key.rpartition(' ')[2]}.png" for pair in pairs])
+        predictors[f"MediaPipe script, {model}"] = lambda _, kept=kept: read_matte(next(kept))
+    shown = {}
+    for name, predict in predictors.items():
+        numbers = evaluate.summary(*evaluate.score(evaluate.Predict(predict), pairs))
+        shown[name] = f"{numbers['miou']:.1f} | {numbers['boundary_iou']:.2f}"
+    return shown
+
+
+def read_matte(path: Path) -> NDArray[np.float32]:
+    with Image.open(path) as image:
+        return np.asarray(image, np.float32) / 255
+
+
+def table(runs: dict[str, list[Run]], accuracy: dict[str, str]) -> list[str]:
     """Medians."""
     lines = [
-        "| end to end | fps | of transcode | start-up s | CPU ms/frame | peak MiB |",
-        "|---|---|---|---|---|---|",
+        "| end to end | fps | of transcode | start-up s | CPU ms/frame | peak MiB | mIoU % | boundary IoU |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     limit = statistics.median(run.fps for run in runs["pure transcode"])
     for name, several in runs.items():
@@ -123,8 +160,22 @@ def table(runs: dict[str, list[Run]]) -> list[str]:
             )
         ]
         fps, start, cpu, peak = middle
-        lines.append(f"| {name} | {fps:.1f} | {fps / limit:.2f} | {start:.1f} | {cpu:.0f} | {peak:.0f} |")
+        lines.append(
+            f"| {name} | {fps:.1f} | {fps / limit:.2f} | {start:.1f} | {cpu:.0f} | {peak:.0f} "
+            f"| {accuracy.get(name, ' | ')} |"
+        )
     return lines
+
+
+def put_into_readme(lines: list[str], runs: dict[str, list[Run]], title: str) -> None:
+    """Table and chart; README keeps what is before and after its marks."""
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    fps = {name: statistics.median(run.fps for run in several) for name, several in runs.items()}
+    CHART.write_text(bars(fps, title=title, unit="fps", ours="banet-stream"))
+    picture = f"![{title}](docs/{CHART.name})"
+    README.write_text(before + BEGIN + "\n".join(["", picture, "", *lines, "", END]) + after)
 
 
 def main() -> int:
@@ -134,7 +185,9 @@ def main() -> int:
     parser.add_argument("clip")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--mediapipe", metavar="PYTHON", help="a Python that has mediapipe 0.10.14")
+    parser.add_argument("--data", type=Path, metavar="TAR", help="pictures with mattes, for accuracy")
     parser.add_argument("--save", action="store_true", help="also write the table to benchmarks/results/")
+    parser.add_argument("--readme", action="store_true", help="also renew README's table and chart")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -149,18 +202,21 @@ def main() -> int:
             for contender, (command, output) in commands.items():
                 runs[contender].append(measure(command, output))
                 print(f"{contender}: {runs[contender][-1].fps:.1f} fps", file=sys.stderr, flush=True)
+        accuracy = accuracies(options.data, options.mediapipe, folder) if options.data else {}
     threads = os.cpu_count() or 1
     lines = [about("cpu", threads), ""]
     lines += [
         f"{size[0]}x{size[1]}, {frames} frames, a picture behind, median of {options.repeats} runs:",
         "",
     ]
-    lines += table(runs)
+    lines += table(runs, accuracy)
     print("\n".join(lines))
     if options.save:
         path = RESULTS / f"compare-cpu-{datetime.now(UTC):%Y-%m-%d}.md"
         path.write_text("\n".join(lines) + "\n")
         print(f"saved to {path.name}", file=sys.stderr)
+    if options.readme:
+        put_into_readme(lines, runs, f"End to end, {size[0]}x{size[1]}, frames per second")
     return 0
 
 
