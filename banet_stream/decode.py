@@ -13,7 +13,7 @@ import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
-from . import fields
+from . import chroma, fields
 from .errors import InputError
 from .frame import Frame, Packet, VideoInfo
 from .unpack import WholePictures
@@ -325,4 +325,5 @@ def describe(container: av.container.InputContainer, video: av.VideoStream) -> V
         frames=video.frames,
         duration_seconds=duration,
         sample_aspect_ratio=video.sample_aspect_ratio or Fraction(1),
+        chroma_location=chroma.read_location(video),
     )

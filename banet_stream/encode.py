@@ -14,6 +14,7 @@ import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
+from . import chroma
 from .codecs import (
     MOV_FAMILY,
     Codec,
@@ -107,6 +108,9 @@ class Sink(Output):
             self.notices.append(f"{name} is written without HDR's mastering metadata; hevc and av1 keep it")
         if is_hdr(first.colour) and self._format.depth < MIN_HDR_DEPTH:
             raise OutputError(f"--codec {name}: {self._format.name} is too coarse for HDR; use hevc or av1")
+        where = first.colour.chroma_location
+        if self._format.subsampling == (2, 2) and not chroma.is_kept(where, name, self.path.suffix):
+            self.notices.append(f"{name} in {self.path.suffix} does not say where chroma lies ({where})")
         self._even = codec.even
         fitted = fit_encoder(first, self._format, self._even)
         if (fitted.width, fitted.height) != (first.width, first.height):
@@ -215,7 +219,10 @@ class Sink(Output):
         assert self._container is not None
         for stream in self.source.passed:
             label = f"{stream.type} {stream.index} ({stream.codec_context.name})"
-            if stream.codec_context.codec.canonical_name in self._container.supported_codecs:
+            if isinstance(stream, av.AudioStream) and not stream.codec_context.sample_rate:
+                self.source.damaged += 1  # nothing whole was found of it, by which a file could describe it
+                self.notices.append(f"{label} of the source can't be read: left out")
+            elif stream.codec_context.codec.canonical_name in self._container.supported_codecs:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
             elif isinstance(stream, av.AudioStream) and self._container.default_audio_codec != "none":
                 name = self._container.default_audio_codec.replace("opus", "libopus")

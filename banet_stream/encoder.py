@@ -9,6 +9,7 @@ import av
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import chroma
 from .codecs import Codec, EncodeOptions
 from .frame import Frame, Packet, PixelFormat, planes_of, to_video_frame
 
@@ -28,8 +29,10 @@ def timed(packets: Iterable[Packet]) -> Iterator[Packet]:
 
 
 def encoder_options(codec: Codec, options: EncodeOptions, first: Frame) -> dict[str, str]:
-    """What the encoder is told by name."""
+    """What the encoder is told by name; ``first`` is in the layout that it will take."""
     told = dict(codec.options) | (codec.alpha_options if first.alpha is not None else {})
+    if chroma.is_420(first.format.name):
+        told |= chroma.encoder_options(first.colour.chroma_location)
     if first.light:
         told |= first.light.encoder_options(codec.encoder)
     if options.bit_rate is None and codec.crf is not None:

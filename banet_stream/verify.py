@@ -14,6 +14,7 @@ import av
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import chroma
 from .codecs import MOV_FAMILY
 from .decode import Source, decode
 from .frame import Frame, Packet, planes_of, to_video_frame
@@ -193,6 +194,7 @@ def verify(source: Source, output: Path, samples: CoreSamples, *, usual_quality:
     findings.append(Finding("output reads without damage", not result.damaged, 0, result.damaged))
     findings.append(compare_times(before, after, exact=output.suffix.lower() in MOV_FAMILY))
     findings += compare_pictures(before, after)
+    findings += compare_locations(before, after, output.suffix)
     findings += compare_sound(before, after, left_out=not any(s.type == "audio" for s in source.passed))
     depth = before.first.format.depth if before.first else 8
     for kind, name in enumerate(("luma", "chroma")):
@@ -227,6 +229,18 @@ def compare_pictures(before: Side, after: Side) -> Iterator[Finding]:
     }
     for name, (was, now) in pairs.items():
         yield Finding(name, was == now, was, now)
+
+
+def compare_locations(before: Side, after: Side, suffix: str) -> Iterator[Finding]:
+    """Of chroma, where the source tells it and the output can: in 4:2:0, and not in every container."""
+    if before.first is None or after.first is None or after.first.format.subsampling != (2, 2):
+        return
+    was, now = (frame.colour.chroma_location for frame in (before.first, after.first))
+    if was == chroma.UNSPECIFIED:
+        return
+    codec = after.source.video.codec_context.codec.canonical_name
+    if chroma.is_kept(was, codec, suffix) or now != chroma.UNSPECIFIED:
+        yield Finding("chroma location", was == now, was, now)
 
 
 def compare_sound(before: Side, after: Side, *, left_out: bool) -> Iterator[Finding]:
