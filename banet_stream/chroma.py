@@ -35,7 +35,8 @@ def read_location(stream: av.VideoStream) -> str:
 
     ``unspecified`` where nothing does, and for anything but 4:2:0.
     """
-    if stream.format is None or not is_420(stream.format.name):
+    layout = getattr(stream.codec_context, "format", None)  # a codec that FFmpeg does not know has no context
+    if layout is None or not is_420(layout.name):
         return UNSPECIFIED
     told = dict(leaves(matroska_header(stream)))
     place = (told.get(FROM_LEFT, 0) - 1, told.get(FROM_TOP, 0) - 1)

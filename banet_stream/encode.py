@@ -220,7 +220,8 @@ class Sink(Output):
         for stream in self.source.passed:
             label = f"{stream.type} {stream.index} ({stream.codec_context.name})"
             if isinstance(stream, av.AudioStream) and not stream.codec_context.sample_rate:
-                self.source.damaged += 1  # nothing whole was found of it, by which a file could describe it
+                # Nothing whole was found of it, by which a file could describe it.
+                self.source.note_damage(InvalidDataError(0, f"no sound found in {label}"))
                 self.notices.append(f"{label} of the source can't be read: left out")
             elif stream.codec_context.codec.canonical_name in self._container.supported_codecs:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)

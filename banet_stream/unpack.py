@@ -55,6 +55,7 @@ def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
     try:
         return [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
     except (FFmpegError, OSError) as error:
+        source.damaged_pictures += 1
         source.note_damage(error)
         return []
 
