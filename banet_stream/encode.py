@@ -14,7 +14,6 @@ import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
-from . import chroma
 from .codecs import (
     MOV_FAMILY,
     Codec,
@@ -26,7 +25,7 @@ from .codecs import (
     muxer,
 )
 from .decode import Source, reason
-from .encoder import encoder_options, fit_encoder, set_up, timed
+from .encoder import encoder_options, fit_encoder, losses, set_up, timed
 from .errors import InputError, OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
@@ -76,7 +75,6 @@ class Sink(Output):
         self._video: av.VideoStream | None = None
         self._passed: dict[int, tuple[Stream, bool]] = {}  # source index -> our stream, is it re-encoded
         self._last_dts: dict[int, int] = {}
-        self._even = False
 
     def write(self, item: Frame | Packet) -> None:
         """See Output."""
@@ -84,7 +82,7 @@ class Sink(Output):
             self._pass_on(item)
             return
         assert self._video is not None, "Sink.open comes first"
-        frame = fit_encoder(item, self._format, self._even)
+        frame = fit_encoder(item, self._format, self._codec)
         self._mux(timed(self._video.encode(to_video_frame(frame))))
         self.frames += 1
 
@@ -102,21 +100,10 @@ class Sink(Output):
             codec = choose_encoder(name, codec, first.format, (first.width, first.height), self.options)
         self._codec, self.encoder = codec, codec.encoder
         self._format = choose_format(codec, first.format, alpha=self._alpha)
-        if self._format != first.format:
-            self.notices.append(f"{name} can't hold {first.format.name}: written as {self._format.name}")
-        if first.light and not first.light.encoder_options(codec.encoder):
-            self.notices.append(f"{name} is written without HDR's mastering metadata; hevc and av1 keep it")
         if is_hdr(first.colour) and self._format.depth < MIN_HDR_DEPTH:
             raise OutputError(f"--codec {name}: {self._format.name} is too coarse for HDR; use hevc or av1")
-        where = first.colour.chroma_location
-        if self._format.subsampling == (2, 2) and not chroma.is_kept(where, name, self.path.suffix):
-            self.notices.append(f"{name} in {self.path.suffix} does not say where chroma lies ({where})")
-        self._even = codec.even
-        fitted = fit_encoder(first, self._format, self._even)
-        if (fitted.width, fitted.height) != (first.width, first.height):
-            size = f"{first.width}x{first.height}"
-            self.notices.append(f"{name} needs even sizes: the last row or column of {size} is repeated")
-        return fitted
+        self.notices += losses(first, name, codec, self._format, self.path.suffix)
+        return fit_encoder(first, self._format, codec)
 
     def _create(self, part: Path, first: Frame) -> None:
         """Opens the part file with all its streams."""

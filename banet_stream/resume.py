@@ -66,7 +66,7 @@ class ResumableSink(Sink):
             return
         if self._encoder is None:
             self._encoder = self._single_encoder(self._first)
-        frame = fit_encoder(item, self._format, self._even)
+        frame = fit_encoder(item, self._format, self._codec)
         self._keep(self._encoder.encode(to_video_frame(frame)))
         self._encoded += 1
         self.frames += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from banet_stream.codecs import CODECS, CONTAINERS, EncodeOptions, choose_format
 from banet_stream.decode import Source, decode
 from banet_stream.encode import Sink, encode, lasting
 from banet_stream.errors import OutputError
-from banet_stream.frame import PIXEL_FORMATS, planes_of
+from banet_stream.frame import PIXEL_FORMATS, Frame, planes_of
 
 Clip = Callable[..., Path]
 
@@ -43,6 +44,24 @@ def test_every_container_with_every_codec(clip: Clip, tmp_path: Path, suffix: st
     wanted = {"av1": "libdav1d"}.get(codec, codec)
     assert after.codec in (wanted, codec)
     assert after.audio_packets
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(suffix, codec) for suffix, codecs in CONTAINERS.items() for codec in codecs]
+)
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_shape_is_kept_or_its_loss_is_said(
+    clip: Clip, tmp_path: Path, suffix: str, codec: str, rotation: int
+) -> None:
+    source = clip(rotation=rotation, aspect=Fraction(4, 3), width=128, height=96, frames=3)
+    output = tmp_path / f"out{suffix}"
+    sink = copy(source, output, codec=codec)
+    with closing(Source(output)) as result:
+        frame = next(item for item in decode(result) if isinstance(item, Frame))
+    assert frame.rotation == rotation
+    said = [n for n in sink.notices if n.endswith("without the sample aspect ratio, 4/3")]
+    assert frame.sample_aspect_ratio == (1 if said else Fraction(4, 3))
+    assert bool(said) == (suffix in (".mkv", ".webm") and codec not in ("h264", "hevc"))
 
 
 @pytest.mark.parametrize(
