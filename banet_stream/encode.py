@@ -137,8 +137,25 @@ class Sink(Output):
 
     def finish(self) -> None:
         """See Output."""
+        self._note_lost_tags()
         assert self.part is not None
         move_into_place(self.part, self.path, overwrite=self.options.overwrite)
+
+    def _note_lost_tags(self) -> None:
+        """Which tags a container has a place for, its file tells best."""
+        if self._video_only or self.part is None:
+            return
+        with output_errors(self), av.open(f"file:{self.part}") as written:
+            held = {key.lower() for key in written.metadata}
+            lost = [key for key in lasting(self.source.metadata) if key.lower() not in held]
+            for source in self.source.passed:
+                if source.index in self._passed:
+                    kept = written.streams[self._passed[source.index][0].index].metadata
+                    names = [key for key in ("language", "title") if source.metadata.get(key, "und") != "und"]
+                    lost += [f"{key} of {source.type} {source.index}" for key in names if key not in kept]
+        if lost:
+            names_lost = ", ".join(sorted(lost))
+            self.notices.append(f"{self.path.suffix} has no place for these tags, left out: {names_lost}")
 
     def abandon(self, *, keep: bool) -> None:
         """See Output."""
@@ -221,7 +238,9 @@ class Sink(Output):
             else:
                 self.notices.append(f"{self.path.suffix} can't hold {label}: left out")
             if stream.index in self._passed:
-                self._passed[stream.index][0].metadata.update(lasting(stream.metadata))
+                added_stream = self._passed[stream.index][0]
+                added_stream.metadata.update(lasting(stream.metadata))
+                added_stream.disposition = stream.disposition
         for stream in self.source.left_out:
             if stream.type in ("data", "attachment", "video"):
                 self.notices.append(f"{stream.type} stream {stream.index} of the source is left out")
@@ -306,6 +325,7 @@ def output_errors(sink: Output) -> Iterator[None]:
 
 
 def lasting(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that still hold in the output: not mkvmerge's sums over the old streams."""
+    """Tags that still hold in the output: not the old file's brands, nor mkvmerge's sums over streams."""
+    brands = ("MAJOR_BRAND", "MINOR_VERSION", "COMPATIBLE_BRANDS")
     sums = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")
-    return {key: value for key, value in tags.items() if not key.upper().startswith(sums)}
+    return {key: value for key, value in tags.items() if not key.upper().startswith(sums + brands)}

@@ -86,6 +86,7 @@ class ResumableSink(Sink):
 
     def finish(self) -> None:
         """See Output."""
+        self._note_lost_tags()
         assert self.part is not None
         move_into_place(self.part, self.path, overwrite=self.options.overwrite)
         self._segments.remove()
