@@ -148,8 +148,10 @@ class Sink(Output):
         with output_errors(self), av.open(f"file:{self.part}") as written:
             held = {key.lower() for key in written.metadata}
             lost = [key for key in lasting(self.source.metadata) if key.lower() not in held]
+            # A track in which nothing came is not in the file, and those after it have other numbers.
+            whole = len(written.streams) == 1 + len(self._passed)
             for source in self.source.passed:
-                if source.index in self._passed:
+                if whole and source.index in self._passed:
                     kept = written.streams[self._passed[source.index][0].index].metadata
                     names = [key for key in ("language", "title") if source.metadata.get(key, "und") != "und"]
                     lost += [f"{key} of {source.type} {source.index}" for key in names if key not in kept]

@@ -114,6 +114,21 @@ def test_tags_and_roles_of_tracks(clip: Clip, tmp_path: Path, suffix: str, lost:
         assert [t.metadata.get("language") for t in tracks] == [None if suffix == ".mov" else "deu", "fra"]
 
 
+def test_a_track_in_which_nothing_comes(clip: Clip, tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(clip(audio="aac"))) as old, av.open(str(source), "w") as new:
+        picture, sound = old.streams.video[0], old.streams.audio[0]
+        copies = [new.add_stream_from_template(s) for s in (picture, sound, sound)]
+        copies[1].metadata["language"], copies[2].metadata["language"] = "deu", "fra"
+        for packet in [p for p in old.demux() if p.dts is not None]:
+            new.mux(copy_of(packet, copies[0] if packet.stream is picture else copies[2]))
+    for suffix in (".mp4", ".mkv"):
+        output = tmp_path / f"out{suffix}"
+        assert not [n for n in copy(source, output).notices if "no place for" in n]
+        with av.open(str(output)) as container:
+            assert container.streams.audio[-1].metadata["language"] == "fra"
+
+
 @pytest.mark.parametrize(
     ("codec", "wanted", "expected"),
     [
