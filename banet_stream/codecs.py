@@ -24,6 +24,7 @@ class Codec:
     options: dict[str, str] = field(default_factory=dict)
     worst_crf: int = 51
     even: bool = False  # refuses odd sizes with subsampled chroma
+    limited: bool = False  # has no word for full range
     codec_tag: str | None = None  # in MP4 and MOV
     quality: str = "crf"  # the encoder's name for constant quality
     intra: bool = False  # every frame stands alone: the first one tells the size of all
@@ -55,7 +56,9 @@ CODECS = {
         worst_crf=63,
         alpha_options={"auto-alt-ref": "0"},
     ),
-    "prores": Codec("prores_ks", None, {"profile": "hq"}, intra=True, alpha_options={"profile": "4444"}),
+    "prores": Codec(
+        "prores_ks", None, {"profile": "hq"}, intra=True, limited=True, alpha_options={"profile": "4444"}
+    ),
     "ffv1": Codec("ffv1", None, intra=True),
 }
 # What a container takes; its first is the default. Beyond 8 bits HEVC comes before H.264, whose
@@ -70,6 +73,8 @@ CONTAINERS = {
 # The same, for frames with alpha that players and editors read back: VP9 in MP4 has no place for it.
 ALPHA_CONTAINERS = {".mov": ("prores",), ".webm": ("vp9",), ".mkv": ("ffv1", "vp9", "prores")}
 MOV_FAMILY = (".mp4", ".m4v", ".mov")
+# These tell the shape of samples themselves. FFmpeg's Matroska muxer would too, had PyAV a way to tell it.
+ASPECT_IN_BITSTREAM = ("h264", "hevc")
 
 
 def choose_codec(path: Path, options: EncodeOptions, depth: int, *, alpha: bool) -> tuple[str, Codec]:
@@ -123,6 +128,11 @@ def check_codec(path: Path, options: EncodeOptions, *, alpha: bool) -> None:
     if options.codec not in held:
         what = "it with transparency" if alpha and options.codec in CONTAINERS[suffix] else "it"
         raise OutputError(f"--codec {options.codec}: {suffix} can't hold {what}; it holds {', '.join(held)}")
+
+
+def keeps_aspect(name: str, suffix: str) -> bool:
+    """Whether who reads a codec in a container learns its sample aspect ratio."""
+    return suffix.lower() in MOV_FAMILY or name in ASPECT_IN_BITSTREAM
 
 
 def muxer(path: Path) -> str:

@@ -13,7 +13,7 @@ import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
-from . import fields
+from . import chroma, fields
 from .errors import InputError
 from .frame import Frame, Packet, VideoInfo
 from .unpack import WholePictures
@@ -73,7 +73,8 @@ class Source:
             self.container.close()
             raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
         self.stop = threading.Event()  # set: end as if the file ended here
-        self.frames = self.packets = self.damaged = 0
+        self.frames = self.packets = 0
+        self.damaged = self.damaged_pictures = 0  # packets of any kind, and those of pictures
         self.read_until = 0.0  # seconds, over all streams
         self.read_error = ""
         # Times count from the first picture; sound often starts a little before it.
@@ -141,12 +142,12 @@ class Source:
         if self.info.frames:
             # Packets, not frames, tell a cut: an edit list hides frames that are there.
             cut_off = self.packets < self.info.frames
-            return self.info.frames - self.frames if cut_off else self.damaged
+            return self.info.frames - self.frames if cut_off else self.damaged_pictures
         # Matroska declares no count but a duration; other formats only guess theirs.
         missing = self.duration_missing
         if "matroska" in self.container.format.name and self.info.rate and missing > DURATION_SLACK_SECONDS:
-            return round(missing * self.info.rate) + self.damaged
-        return self.damaged
+            return round(missing * self.info.rate) + self.damaged_pictures
+        return self.damaged_pictures
 
     @property
     def duration_missing(self) -> float:
@@ -325,4 +326,5 @@ def describe(container: av.container.InputContainer, video: av.VideoStream) -> V
         frames=video.frames,
         duration_seconds=duration,
         sample_aspect_ratio=video.sample_aspect_ratio or Fraction(1),
+        chroma_location=chroma.read_location(video),
     )

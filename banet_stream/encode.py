@@ -25,7 +25,7 @@ from .codecs import (
     muxer,
 )
 from .decode import Source, reason
-from .encoder import encoder_options, fit_encoder, set_up, timed
+from .encoder import encoder_options, fit_encoder, losses, set_up, timed
 from .errors import InputError, OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
@@ -75,7 +75,6 @@ class Sink(Output):
         self._video: av.VideoStream | None = None
         self._passed: dict[int, tuple[Stream, bool]] = {}  # source index -> our stream, is it re-encoded
         self._last_dts: dict[int, int] = {}
-        self._even = False
 
     def write(self, item: Frame | Packet) -> None:
         """See Output."""
@@ -83,7 +82,7 @@ class Sink(Output):
             self._pass_on(item)
             return
         assert self._video is not None, "Sink.open comes first"
-        frame = fit_encoder(item, self._format, self._even)
+        frame = fit_encoder(item, self._format, self._codec)
         self._mux(timed(self._video.encode(to_video_frame(frame))))
         self.frames += 1
 
@@ -101,18 +100,10 @@ class Sink(Output):
             codec = choose_encoder(name, codec, first.format, (first.width, first.height), self.options)
         self._codec, self.encoder = codec, codec.encoder
         self._format = choose_format(codec, first.format, alpha=self._alpha)
-        if self._format != first.format:
-            self.notices.append(f"{name} can't hold {first.format.name}: written as {self._format.name}")
-        if first.light and not first.light.encoder_options(codec.encoder):
-            self.notices.append(f"{name} is written without HDR's mastering metadata; hevc and av1 keep it")
         if is_hdr(first.colour) and self._format.depth < MIN_HDR_DEPTH:
             raise OutputError(f"--codec {name}: {self._format.name} is too coarse for HDR; use hevc or av1")
-        self._even = codec.even
-        fitted = fit_encoder(first, self._format, self._even)
-        if (fitted.width, fitted.height) != (first.width, first.height):
-            size = f"{first.width}x{first.height}"
-            self.notices.append(f"{name} needs even sizes: the last row or column of {size} is repeated")
-        return fitted
+        self.notices += losses(first, name, codec, self._format, self.path.suffix)
+        return fit_encoder(first, self._format, codec)
 
     def _create(self, part: Path, first: Frame) -> None:
         """Opens the part file with all its streams."""
@@ -146,8 +137,27 @@ class Sink(Output):
 
     def finish(self) -> None:
         """See Output."""
+        self._note_lost_tags()
         assert self.part is not None
         move_into_place(self.part, self.path, overwrite=self.options.overwrite)
+
+    def _note_lost_tags(self) -> None:
+        """Which tags a container has a place for, its file tells best."""
+        if self._video_only or self.part is None:
+            return
+        with output_errors(self), av.open(f"file:{self.part}") as written:
+            held = {key.lower() for key in written.metadata}
+            lost = [key for key in lasting(self.source.metadata) if key.lower() not in held]
+            # A track in which nothing came is not in the file, and those after it have other numbers.
+            whole = len(written.streams) == 1 + len(self._passed)
+            for source in self.source.passed:
+                if whole and source.index in self._passed:
+                    kept = written.streams[self._passed[source.index][0].index].metadata
+                    names = [key for key in ("language", "title") if source.metadata.get(key, "und") != "und"]
+                    lost += [f"{key} of {source.type} {source.index}" for key in names if key not in kept]
+        if lost:
+            names_lost = ", ".join(sorted(lost))
+            self.notices.append(f"{self.path.suffix} has no place for these tags, left out: {names_lost}")
 
     def abandon(self, *, keep: bool) -> None:
         """See Output."""
@@ -215,7 +225,11 @@ class Sink(Output):
         assert self._container is not None
         for stream in self.source.passed:
             label = f"{stream.type} {stream.index} ({stream.codec_context.name})"
-            if stream.codec_context.codec.canonical_name in self._container.supported_codecs:
+            if isinstance(stream, av.AudioStream) and not stream.codec_context.sample_rate:
+                # Nothing whole was found of it, by which a file could describe it.
+                self.source.note_damage(InvalidDataError(0, f"no sound found in {label}"))
+                self.notices.append(f"{label} of the source can't be read: left out")
+            elif stream.codec_context.codec.canonical_name in self._container.supported_codecs:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
             elif isinstance(stream, av.AudioStream) and self._container.default_audio_codec != "none":
                 name = self._container.default_audio_codec.replace("opus", "libopus")
@@ -226,7 +240,9 @@ class Sink(Output):
             else:
                 self.notices.append(f"{self.path.suffix} can't hold {label}: left out")
             if stream.index in self._passed:
-                self._passed[stream.index][0].metadata.update(lasting(stream.metadata))
+                added_stream = self._passed[stream.index][0]
+                added_stream.metadata.update(lasting(stream.metadata))
+                added_stream.disposition = stream.disposition
         for stream in self.source.left_out:
             if stream.type in ("data", "attachment", "video"):
                 self.notices.append(f"{stream.type} stream {stream.index} of the source is left out")
@@ -311,6 +327,7 @@ def output_errors(sink: Output) -> Iterator[None]:
 
 
 def lasting(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that still hold in the output: not mkvmerge's sums over the old streams."""
+    """Tags that still hold in the output: not the old file's brands, nor mkvmerge's sums over streams."""
+    brands = ("MAJOR_BRAND", "MINOR_VERSION", "COMPATIBLE_BRANDS")
     sums = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")
-    return {key: value for key, value in tags.items() if not key.upper().startswith(sums)}
+    return {key: value for key, value in tags.items() if not key.upper().startswith(sums + brands)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
 import torch
 from torch import Tensor
 
+from . import chroma
 from .frame import PIXEL_FORMATS, Colour, PixelFormat, colour_of, planes_of, quarter_turns
 
 # What every encoder, camera and player of live video takes.
@@ -34,7 +35,8 @@ class Shape:
         if quarter_turns(picture) % 180:
             size, aspect = size[::-1], 1 / aspect
         width, height = (max(2, side - side % 2) for side in size)
-        return cls(width, height, colour_of(picture), aspect)
+        where = chroma.turn(chroma.read_location(stream), quarter_turns(picture) // 90)
+        return cls(width, height, replace(colour_of(picture), chroma_location=where), aspect)
 
     def planes(self, picture: av.VideoFrame) -> list[Tensor]:
         """The picture's planes in this shape; one of another aspect ratio lies between black bars."""

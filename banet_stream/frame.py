@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import chroma
+
 if TYPE_CHECKING:
     from .hdr import LightMetadata
 
@@ -81,6 +83,7 @@ class Colour:
     space: int
     primaries: int
     transfer: int
+    chroma_location: str = chroma.UNSPECIFIED  # of 4:2:0
 
     @property
     def range(self) -> int:
@@ -204,3 +207,4 @@ class VideoInfo:
     frames: int  # declared by the container; 0: unknown
     duration_seconds: float | None
     sample_aspect_ratio: Fraction
+    chroma_location: str = chroma.UNSPECIFIED

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from . import chroma
 from .decode import STANDARD
 from .errors import OutputError
 from .frame import PIXEL_FORMATS, Frame, Packet, planes_of, to_video_frame, usual_colour
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 LABEL = "standard output"
 USUAL_RATE = Fraction(25)
+# 8-bit 4:2:0 has three names, by where chroma lies, as FFmpeg understands them. Others are nearest to the
+# third, jpeg: the centre. Unspecified is left, as in H.264.
+LOCATION_NAMES = {
+    chroma.UNSPECIFIED: "mpeg2",
+    chroma.LEFT: "mpeg2",
+    chroma.BOTTOMLEFT: "mpeg2",
+    chroma.TOPLEFT: "paldv",
+}
 
 
 class Y4m(Output):
@@ -96,8 +105,9 @@ def header(frame: Frame, rate: Fraction) -> bytes:
     """The stream's first line (the man page yuv4mpeg(5), and FFmpeg's names beyond 8 bits)."""
     subsampling = "".join(c for c in frame.format.name[:6] if c.isdigit())
     depth = f"p{frame.format.depth}" if frame.format.depth > 8 else ""
-    # 8-bit 4:2:0 has names by where chroma lies; mpeg2: on the left, as H.264 puts it.
-    chroma = f"{subsampling}{depth}" if depth or subsampling != "420" else "420mpeg2"
+    layout = f"{subsampling}{depth}"
+    if layout == "420":
+        layout += LOCATION_NAMES.get(frame.colour.chroma_location, "jpeg")
     aspect = frame.sample_aspect_ratio
     words = [
         "YUV4MPEG2",
@@ -106,8 +116,8 @@ def header(frame: Frame, rate: Fraction) -> bytes:
         f"F{rate.numerator}:{rate.denominator}",
         "Ip",
         f"A{aspect.numerator}:{aspect.denominator}",
-        f"C{chroma}",
-        f"XYSCSS={chroma.upper()}",
+        f"C{layout}",
+        f"XYSCSS={layout.upper()}",
         f"XCOLORRANGE={'FULL' if frame.colour.full_range else 'LIMITED'}",
     ]
     return " ".join(words).encode() + b"\n"
@@ -124,5 +134,8 @@ def turn_upright(frame: Frame) -> Frame:
             layout = PIXEL_FORMATS[layout.name.replace("422", "444")]
             full = to_video_frame(frame).reformat(format=layout.name)
             frame = replace(frame, planes=planes_of(full, layout), format=layout)
-    planes: list[Tensor] = [torch.rot90(plane, frame.rotation // 90) for plane in frame.planes]
-    return replace(frame, planes=planes, rotation=0, sample_aspect_ratio=aspect)
+    quarters = frame.rotation // 90
+    planes: list[Tensor] = [torch.rot90(plane, quarters) for plane in frame.planes]
+    where = chroma.turn(frame.colour.chroma_location, quarters)
+    colour = replace(frame.colour, chroma_location=where)
+    return replace(frame, planes=planes, colour=colour, rotation=0, sample_aspect_ratio=aspect)

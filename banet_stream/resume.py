@@ -66,7 +66,7 @@ class ResumableSink(Sink):
             return
         if self._encoder is None:
             self._encoder = self._single_encoder(self._first)
-        frame = fit_encoder(item, self._format, self._even)
+        frame = fit_encoder(item, self._format, self._codec)
         self._keep(self._encoder.encode(to_video_frame(frame)))
         self._encoded += 1
         self.frames += 1
@@ -86,6 +86,7 @@ class ResumableSink(Sink):
 
     def finish(self) -> None:
         """See Output."""
+        self._note_lost_tags()
         assert self.part is not None
         move_into_place(self.part, self.path, overwrite=self.options.overwrite)
         self._segments.remove()

@@ -23,7 +23,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from . import relay
+from . import chroma, relay
 from .capture import LiveFrame
 from .contract import Contract
 from .errors import OutputError
@@ -298,6 +298,7 @@ def add_video(
     }
     if not options.bit_rate:
         settings["crf"] = str(DEFAULT_CRF if options.crf is None else options.crf)
+    settings |= chroma.encoder_options(first.colour.chroma_location)
     stream = container.add_stream("libx264", rate=rate, options=settings)
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = first.width, first.height, first.format.name

@@ -55,6 +55,7 @@ def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
     try:
         return [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
     except (FFmpegError, OSError) as error:
+        source.damaged_pictures += 1
         source.note_damage(error)
         return []
 
@@ -80,7 +81,7 @@ def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int
     layout = nearest_format(shape[2])
     changed = (picture.width, picture.height, picture.format.name) != shape
     plain = picture.format.name.replace("yuvj", "yuv") == layout.name
-    colour = colour_of(picture)
+    colour = replace(colour_of(picture), chroma_location=info.chroma_location)
     if picture.format.is_rgb:
         colour = replace(colour, full_range=False)
     if changed or not plain:

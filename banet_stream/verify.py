@@ -14,7 +14,8 @@ import av
 from torch import Tensor
 from torch.nn import functional as F
 
-from .codecs import MOV_FAMILY
+from . import chroma
+from .codecs import CODECS, MOV_FAMILY, keeps_aspect
 from .decode import Source, decode
 from .frame import Frame, Packet, planes_of, to_video_frame
 
@@ -154,9 +155,9 @@ class Error:
 
     def add(self, source: Frame, output: Frame, core: Tensor) -> None:
         """One frame of both; the output may be padded or in another layout."""
-        if output.format != source.format:
+        if (output.format, output.colour.range) != (source.format, source.colour.range):
             layout = source.format
-            video = to_video_frame(output).reformat(format=layout.name)
+            video = to_video_frame(output).reformat(format=layout.name, dst_color_range=source.colour.range)
             output = replace(output, planes=planes_of(video, layout), format=layout)
         for index, (before, after) in enumerate(zip(source.planes, output.planes, strict=True)):
             inside = F.interpolate(core[None, None].float(), before.shape, mode="nearest")[0, 0] > 0
@@ -192,7 +193,7 @@ def verify(source: Source, output: Path, samples: CoreSamples, *, usual_quality:
     findings = [Finding("frames", before.frames == after.frames, before.frames, after.frames)]
     findings.append(Finding("output reads without damage", not result.damaged, 0, result.damaged))
     findings.append(compare_times(before, after, exact=output.suffix.lower() in MOV_FAMILY))
-    findings += compare_pictures(before, after)
+    findings += compare_pictures(before, after, output.suffix)
     findings += compare_sound(before, after, left_out=not any(s.type == "audio" for s in source.passed))
     depth = before.first.format.depth if before.first else 8
     for kind, name in enumerate(("luma", "chroma")):
@@ -213,18 +214,27 @@ def compare_times(before: Side, after: Side, *, exact: bool) -> Finding:
     return Finding("largest difference of timestamps in ms", worst <= limit, rule, round(worst * 1e3, 4))
 
 
-def compare_pictures(before: Side, after: Side) -> Iterator[Finding]:
+def compare_pictures(before: Side, after: Side, suffix: str) -> Iterator[Finding]:
+    """Tags, but for those that the codec and container have no word for."""
     old, new = before.first, after.first
     if old is None or new is None:
         return
-    pairs = {
+    codec = after.source.video.codec_context.codec.canonical_name
+    limited = codec in CODECS and CODECS[codec].limited
+    aspects = [str(frame.sample_aspect_ratio) for frame in (old, new)]
+    pairs: dict[str, tuple[object, object]] = {
         "matrix (H.273)": (old.colour.space, new.colour.space),
         "primaries (H.273)": (old.colour.primaries, new.colour.primaries),
         "transfer (H.273)": (old.colour.transfer, new.colour.transfer),
-        "full range": (old.colour.full_range, new.colour.full_range),
+        "full range": (old.colour.full_range and not limited, new.colour.full_range),
         "rotation": (old.rotation, new.rotation),
-        "sample aspect ratio": (str(old.sample_aspect_ratio), str(new.sample_aspect_ratio)),
     }
+    if keeps_aspect(codec, suffix) or aspects[1] != "1":
+        pairs["sample aspect ratio"] = (aspects[0], aspects[1])
+    places = (old.colour.chroma_location, new.colour.chroma_location)
+    told = places[1] != chroma.UNSPECIFIED or chroma.is_kept(places[0], codec, suffix)
+    if places[0] != chroma.UNSPECIFIED and new.format.subsampling == (2, 2) and told:
+        pairs["chroma location"] = places
     for name, (was, now) in pairs.items():
         yield Finding(name, was == now, was, now)
 

@@ -187,3 +187,33 @@ def test_every_codec_is_tagged(halved: Matter, tmp_path: Path, suffix: str, code
     assert (tags["color_space"], tags["color_primaries"]) == SPACES["bt2020"][:2]
     assert tags["color_transfer"] == SPACES["bt2020"][2]
     assert tags.get("color_range", "tv") == "tv"
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9", "prores", "ffv1"])
+def test_full_range_with_every_codec(halved: Matter, tmp_path: Path, codec: str) -> None:
+    """ProRes has no word for it: what reads it takes it for limited, and so it must be."""
+    source = make_source(tmp_path / "in.mkv", "bt709", "pc", "yuv420p")
+    Image.fromarray(BACKGROUND).save(tmp_path / "behind.png")
+    output, behind = tmp_path / "out.mkv", str(tmp_path / "behind.png")
+    encoding = EncodeOptions(codec, crf=None if codec in ("prores", "ffv1") else 4)
+    summary = process(source, output, background=behind, matter=halved, encoding=encoding, verify=True)
+    assert summary.verification is not None
+    assert not summary.verification.broken
+    limited = codec == "prores"
+    assert ("prores has limited range only: converted from full range" in summary.notices) == limited
+    wide = "tv" if limited else "pc"
+    assert probed(output)["color_range"] == wide
+    expected = np.concatenate([middles(BARS)[:7], middles(BACKGROUND)[7:]])
+    assert np.abs(middles(shown(output, "bt709", wide)) - expected).max() <= 3
+
+
+def test_full_range_with_alpha_in_prores(halved: Matter, tmp_path: Path) -> None:
+    source, output = make_source(tmp_path / "in.mkv", "bt709", "pc", "yuv444p"), tmp_path / "out.mov"
+    process(source, output, background="transparent", matter=halved)
+    filters = f"scale=in_color_matrix=bt709:in_range=tv:{SCALE},format=rgba"
+    raw = ffmpeg("-i", output, "-vf", filters, "-frames:v", "1", "-f", "rawvideo", "-")
+    picture = np.frombuffer(raw, np.uint8).reshape(HEIGHT, WIDTH, 4).astype(int)
+    assert np.abs(middles(picture[..., :3])[:7] - middles(BARS)[:7]).max() <= 3
+    alpha = middles(picture[..., 3:])[:, 0]
+    assert alpha[:6].min() >= 254
+    assert alpha[8:].max() <= 1

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 import torch
+from av.stream import Disposition
 from conftest import read
 
+from banet_stream import Matter, process
 from banet_stream.codecs import CODECS, CONTAINERS, EncodeOptions, choose_format
 from banet_stream.decode import Source, decode
 from banet_stream.encode import Sink, encode, lasting
 from banet_stream.errors import OutputError
-from banet_stream.frame import PIXEL_FORMATS, planes_of
+from banet_stream.frame import PIXEL_FORMATS, Frame, planes_of
+from banet_stream.sinks import copy_of
 
 Clip = Callable[..., Path]
 
@@ -43,6 +47,86 @@ def test_every_container_with_every_codec(clip: Clip, tmp_path: Path, suffix: st
     wanted = {"av1": "libdav1d"}.get(codec, codec)
     assert after.codec in (wanted, codec)
     assert after.audio_packets
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(suffix, codec) for suffix, codecs in CONTAINERS.items() for codec in codecs]
+)
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_shape_is_kept_or_its_loss_is_said(
+    clip: Clip, tmp_path: Path, suffix: str, codec: str, rotation: int
+) -> None:
+    source = clip(rotation=rotation, aspect=Fraction(4, 3), width=128, height=96, frames=3)
+    output = tmp_path / f"out{suffix}"
+    sink = copy(source, output, codec=codec)
+    with closing(Source(output)) as result:
+        frame = next(item for item in decode(result) if isinstance(item, Frame))
+    assert frame.rotation == rotation
+    said = [n for n in sink.notices if n.endswith("without the sample aspect ratio, 4/3")]
+    assert frame.sample_aspect_ratio == (1 if said else Fraction(4, 3))
+    assert bool(said) == (suffix in (".mkv", ".webm") and codec not in ("h264", "hevc"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lost"),
+    [(".mp4", "custom_key, make"), (".mov", "custom_key, language of audio 1"), (".mkv", ""), (".webm", "")],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_tags_and_roles_of_tracks(clip: Clip, tmp_path: Path, suffix: str, lost: str, resume: bool) -> None:
+    """The second track is the one to play; what becomes of tags is found by reading them back."""
+    source, output = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
+    tags = {
+        "title": "A title",
+        "make": "Maker",
+        "custom_key": "value",
+        "creation_time": "2024-01-02T03:04:05Z",
+    }
+    with (
+        av.open(str(clip(audio="aac"))) as old,
+        av.open(str(source), "w", options={"movflags": "use_metadata_tags"}) as new,
+    ):
+        new.metadata.update(tags)
+        picture, sound = old.streams.video[0], old.streams.audio[0]
+        copies = [new.add_stream_from_template(s) for s in (picture, sound, sound)]
+        copies[1].disposition, copies[2].disposition = (
+            Disposition(0),
+            Disposition.default | Disposition.comment,
+        )
+        copies[1].metadata["language"], copies[2].metadata["language"] = "deu", "fra"
+        for packet in [p for p in old.demux() if p.dts is not None]:
+            targets = copies[:1] if packet.stream is picture else copies[1:]
+            for target in targets:
+                new.mux(copy_of(packet, target))
+    matter = Matter(device="cpu", size=64)
+    summary = process(source, output, background="green", matter=matter, resume=resume)
+    assert [n for n in summary.notices if "no place for" in n] == (
+        [f"{suffix} has no place for these tags, left out: {lost}"] if lost else []
+    )
+    with av.open(str(output)) as container:
+        held = {key.lower(): value for key, value in container.metadata.items()}
+        assert tags.keys() - held.keys() == {tag for tag in tags if tag in lost}
+        assert held["title"] == "A title"
+        tracks = container.streams.audio
+        assert [bool(t.disposition & Disposition.default) for t in tracks] == [False, True]
+        if suffix in (".mp4", ".mkv"):
+            assert [bool(t.disposition & Disposition.comment) for t in tracks] == [False, True]
+        # QuickTime's list of languages has no deu.
+        assert [t.metadata.get("language") for t in tracks] == [None if suffix == ".mov" else "deu", "fra"]
+
+
+def test_a_track_in_which_nothing_comes(clip: Clip, tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(clip(audio="aac"))) as old, av.open(str(source), "w") as new:
+        picture, sound = old.streams.video[0], old.streams.audio[0]
+        copies = [new.add_stream_from_template(s) for s in (picture, sound, sound)]
+        copies[1].metadata["language"], copies[2].metadata["language"] = "deu", "fra"
+        for packet in [p for p in old.demux() if p.dts is not None]:
+            new.mux(copy_of(packet, copies[0] if packet.stream is picture else copies[2]))
+    for suffix in (".mp4", ".mkv"):
+        output = tmp_path / f"out{suffix}"
+        assert not [n for n in copy(source, output).notices if "no place for" in n]
+        with av.open(str(output)) as container:
+            assert container.streams.audio[-1].metadata["language"] == "fra"
 
 
 @pytest.mark.parametrize(

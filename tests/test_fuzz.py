@@ -107,6 +107,27 @@ def test_broken_videos(clip: Clip, tmp_path: Path, suffix: str, capsys: pytest.C
     assert set(codes) & set(REFUSED) or set(codes) & {9}  # the mutations do break something
 
 
+def test_sound_of_which_nothing_whole_is_left(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No rate is known of it then, without which no file can hold it."""
+    content = clip(suffix=".ts", audio="aac").read_bytes()
+    packets = [content[i : i + 188] for i in range(0, len(content), 188)]
+    sound = [p for p in packets if (p[1] & 0x1F) << 8 | p[2] == 0x101]  # by the muxer's usual number
+    assert len(sound) > 1
+    source = tmp_path / "in.ts"
+    source.write_bytes(b"".join(p for p in packets if p not in sound[1:]))
+    for suffix in (".mp4", ".mkv", ".webm"):
+        output = tmp_path / f"out{suffix}"
+        code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
+        assert code == 9
+        assert "audio 1 (aac) of the source can't be read: left out" in err
+        assert "0 of 12 frames lost, 1 damaged packets" in err
+        streams = read(output)
+        assert len(streams.frames) == 12
+        assert not streams.audio_packets
+
+
 def test_broken_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = random.Random(0)
     for number in range(24):

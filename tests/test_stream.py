@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,15 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
-from conftest import read, tone
+from conftest import read
 from skimage.data import astronaut
 
 import banet_stream
 from banet_stream import EncodeOptions, Matter, iter_mattes, process
 from banet_stream.background import Plain
 from banet_stream.decode import Source, decode
-from banet_stream.errors import IncompleteInput, InputError, Interrupted, MatteError, OutputError
 from banet_stream.frame import Frame
 from banet_stream.matting import matte
 
@@ -241,143 +237,6 @@ def test_subtitles_chapters_and_tags_are_kept(matter: Matter, tmp_path: Path, cl
     with av.open(str(output)) as container:
         assert container.metadata["title"] == "A title"
         assert [c["metadata"]["title"] for c in container.chapters()] == ["One"]
-
-
-# --- failures ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
-def test_a_cut_off_source_is_processed_and_its_loss_counted(
-    clip: Clip, matter: Matter, tmp_path: Path, suffix: str
-) -> None:
-    """The index is whole, the end of the pictures is missing."""
-    whole = clip(frames=60, noise=True, suffix=suffix, index_first=suffix == ".mov")
-    cut, output = tmp_path / f"cut{suffix}", tmp_path / "out.mp4"
-    content = whole.read_bytes()
-    cut.write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(IncompleteInput, match=r"\d+ of \d+ frames lost") as caught:
-        process(cut, output, matter=matter)
-    frames = len(read(output).frames)
-    assert 20 < frames < 60
-    lost, total = (int(n) for n in re.search(r"(\d+) of (\d+) frames lost", str(caught.value)).groups())
-    slack = 0 if suffix == ".mov" else 2  # Matroska promises a duration, not a count
-    assert abs(lost - (60 - frames)) <= slack
-    assert abs(total - 60) <= slack
-    assert caught.value.summary.frames == frames
-
-
-def test_zero_frames(matter: Matter, tmp_path: Path) -> None:
-    source, output = tmp_path / "none.mkv", tmp_path / "out.mp4"
-    with av.open(str(source), "w") as container:  # a video stream is declared, and holds nothing
-        video = container.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
-        sound = container.add_stream("aac", rate=48000, layout="mono")
-        container.mux(sound.encode(tone(0, 48000)))
-        container.mux(sound.encode(None))
-    with pytest.raises(InputError, match="no video frame"):
-        process(source, output, matter=matter)
-    assert [p.name for p in tmp_path.iterdir()] == ["none.mkv"]
-
-
-@pytest.mark.parametrize("fault", ["engine", "nan", "background", "encoder"])
-def test_an_error_in_any_stage_leaves_nothing_behind(
-    clip: Clip, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, output = clip(frames=40, audio="aac"), tmp_path / "out.mp4"
-    broken = Matter(device="cpu", precision="float32", size=64, engine="torch")
-    calls = 0
-
-    def later(action: Callable[[], object]) -> object:
-        nonlocal calls
-        calls += 1
-        return action() if calls == 15 else None
-
-    def fail() -> None:
-        raise RuntimeError("out of memory\nand a long trace")
-
-    expected: type[Exception] = MatteError
-    if fault in ("engine", "nan"):
-        network = broken.engine.network
-        original = network.forward
-
-        def forward(image: torch.Tensor) -> object:
-            if fault == "engine":
-                later(fail)
-                return original(image)
-            output = original(image)
-            return output._replace(alpha=output.alpha * float("nan")) if later(lambda: True) else output
-
-        monkeypatch.setattr(network, "forward", forward)
-    elif fault == "background":
-        expected = RuntimeError
-        planes = Plain.planes
-        monkeypatch.setattr(Plain, "planes", lambda *a: (later(fail), planes(*a))[1])
-    else:
-        expected = OutputError
-        from banet_stream import encode
-
-        def full() -> None:
-            raise OSError(28, "No space left on device")
-
-        write = encode.Sink.write
-        monkeypatch.setattr(encode.Sink, "write", lambda *a: (later(full), write(*a))[1])
-    with pytest.raises(expected) as caught:
-        process(source, output, background="green", matter=broken)
-    assert "\n" not in str(caught.value) or expected is RuntimeError
-    if fault == "encoder":
-        assert "disk is full" in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-    assert not [t for t in threading.enumerate() if t.name.startswith("banet-")]
-
-
-def test_stop_keeps_a_playable_part(clip: Clip, matter: Matter, tmp_path: Path) -> None:
-    stop = threading.Event()
-    output = tmp_path / "out.mp4"
-
-    def watch(now: banet_stream.Progress) -> None:
-        if now.frames == 10:
-            stop.set()
-
-    with pytest.raises(Interrupted, match=r"out\.part\.mp4") as caught:
-        process(clip(frames=100, audio="aac"), output, matter=matter, progress=watch, stop=stop)
-    part = tmp_path / "out.part.mp4"
-    assert [p.name for p in tmp_path.iterdir()] == [part.name]
-    frames = len(read(part).frames)
-    assert 10 <= frames < 100
-    assert f"{frames} frames" in str(caught.value)
-
-
-def test_breaking_off_keeps_a_playable_part(clip: Clip, matter: Matter, tmp_path: Path) -> None:
-    def watch(now: banet_stream.Progress) -> None:
-        if now.frames == 10:
-            raise KeyboardInterrupt
-
-    with pytest.raises(Interrupted, match=r"out\.part\.mp4"):
-        process(clip(frames=100), tmp_path / "out.mp4", matter=matter, progress=watch)
-    assert len(read(tmp_path / "out.part.mp4").frames) == 10
-
-
-def test_an_older_part_file_is_not_overwritten(clip: Clip, matter: Matter, tmp_path: Path) -> None:
-    (tmp_path / "out.part.mp4").write_text("from an interrupted run")
-    process(clip(), tmp_path / "out.mp4", matter=matter)
-    assert (tmp_path / "out.part.mp4").read_text() == "from an interrupted run"
-    assert len(read(tmp_path / "out.mp4").frames) == 12
-
-
-def test_output_is_never_the_input_or_background(clip: Clip, matter: Matter, tmp_path: Path) -> None:
-    source = tmp_path / "in.mp4"
-    source.write_bytes(clip().read_bytes())
-    link = tmp_path / "link.mp4"
-    link.symlink_to(source)
-    before = source.read_bytes()
-    allow = EncodeOptions(overwrite=True)
-    for output in (source, link):
-        with pytest.raises(OutputError, match="is INPUT itself"):
-            process(source, output, matter=matter, encoding=allow)
-    with pytest.raises(OutputError, match="is the background itself"):
-        process(clip(), source, background=str(source), matter=matter, encoding=allow)
-    assert source.read_bytes() == before
-    assert link.is_symlink()
 
 
 def test_memory_does_not_grow_with_length(clip: Clip, matter: Matter, tmp_path: Path) -> None:
