@@ -197,10 +197,14 @@ def running(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(
-        source: object, output: object = None, options: LiveOptions | None = None, **more: object
+        source: object,
+        output: object = None,
+        options: LiveOptions | None = None,
+        matter: Matter | None = None,
+        **more: object,
     ) -> Running:
         place = None if output is None else str(output)
-        started.append(Running(str(source), place, stub_matter(), options or usual, **more))
+        started.append(Running(str(source), place, matter or stub_matter(), options or usual, **more))
         return started[-1]
 
     yield start

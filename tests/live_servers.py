@@ -30,7 +30,8 @@ def rtsp_is_missing() -> bool:
     probe = (
         "import gi; gi.require_version('GstRtspServer', '1.0')\n"
         "from gi.repository import Gst, GstRtspServer\n"
-        "Gst.init(None); names = ('x264enc', 'avenc_aac', 'avdec_h264', 'intervideosrc', 'rtph264pay'); "
+        "Gst.init(None); names = ('x264enc', 'x265enc', 'avenc_aac', 'opusenc', 'avdec_h264', "
+        "'intervideosrc', 'rtph264pay', 'rtph265pay'); "
         "assert all(Gst.ElementFactory.find(n) for n in names)"
     )
     try:
@@ -58,10 +59,10 @@ class RtspServer:
         self.port, self.credentials = free_port(), credentials
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, size: str = "160x120") -> None:
+    def start(self, size: str = "160x120", *, codec: str = "h264", fps: int = 25, sound: str = "aac") -> None:
         script = str(Path(__file__).with_name("rtsp_server.py"))
         self.process = subprocess.Popen(
-            [SYSTEM_PYTHON, script, str(self.port), size, *self.credentials],
+            [SYSTEM_PYTHON, script, str(self.port), size, codec, str(fps), sound, *self.credentials],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -135,20 +135,42 @@ def test_the_camera_is_killed_and_comes_back(
     assert all(b > a for a, b in zip(after.pts_seconds, after.pts_seconds[1:], strict=False))
 
 
-def test_the_camera_comes_back_with_another_size(
-    server: RtspServer, running: Callable[..., Running], tmp_path: Path
+@pytest.mark.parametrize(
+    ("path", "size", "codec", "fps", "sound"),
+    [
+        ("silent", "64x96", "h264", 25, "aac"),
+        ("silent", "96x64", "h265", 15, "aac"),
+        ("camera", "96x64", "h265", 15, "aac"),
+        ("camera", "96x64", "h265", 15, "opus"),
+    ],
+)
+def test_the_camera_comes_back_as_another(
+    server: RtspServer,
+    running: Callable[..., Running],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    size: str,
+    codec: str,
+    fps: int,
+    sound: str,
 ) -> None:
     output = tmp_path / "o.mkv"
-    run = running(server.url("silent"), output)
-    run.more_frames()
+    run = running(server.url(path), output)
+    run.more_frames(20)
     server.kill()
-    server.start("64x96")
+    server.start(size, codec=codec, fps=fps, sound=sound)
     run.wait(lambda c: c.whole.reconnects["source"] == 1, "the source's return")
-    run.more_frames(10)
+    run.more_frames(40)
     run.end()
     after = read(output)
     assert {(f.width, f.height) for f in after.frames} == {(160, 120)}
+    assert set(colours(after.frames)) <= {"green", "red"}
     assert colours(after.frames)[-1] == "green"
+    if path == "camera":  # to the end, or where the file can't take it, to the loss
+        in_step = abs(after.audio_seconds[-1] - after.pts_seconds[-1]) < 1.0
+        assert in_step == (sound == "aac")
+        assert ("is left out" in caplog.text) == (sound == "opus")
 
 
 @pytest.mark.parametrize("fault", ["stall", "cut", "damage"])
