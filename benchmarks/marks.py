@@ -118,11 +118,18 @@ def pieces(camera: Camera) -> tuple[Piece, ...]:
     return tuple(sorted(middle, key=lambda p: p.dts))
 
 
+def ready(camera: Camera) -> Camera:
+    """The camera, encoded now: a viewer who waits for that may give up."""
+    pieces(camera)
+    return camera
+
+
 class MarkServer:
     """Serves ``camera`` at ``url`` until it is closed."""
 
     def __init__(self, camera: Camera) -> None:
-        self.camera = camera
+        self.camera = ready(camera)
+        self.viewed = threading.Event()  # someone has connected
         self._ended, self._cut, self._hung_up = (threading.Event() for _ in range(3))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -139,11 +146,11 @@ class MarkServer:
 
     def change(self, camera: Camera) -> None:
         """Another camera in the midst of the connection; its time goes on."""
-        self.camera = camera
+        self.camera = ready(camera)
 
     def hang_up(self, camera: Camera) -> None:
         """Ends the connection; the next one is to another camera."""
-        self.camera = camera
+        self.camera = ready(camera)
         self._hung_up.set()
 
     def close(self) -> None:
@@ -160,6 +167,7 @@ class MarkServer:
             viewer, _ = self._listener.accept()
             viewer.settimeout(SEND_SECONDS)
             self._hung_up.clear()
+            self.viewed.set()
             with viewer, contextlib.suppress(OSError, av.FFmpegError):
                 self._send(viewer)
 

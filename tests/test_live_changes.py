@@ -29,11 +29,11 @@ from banet_stream.publish import PublishOptions
 from banet_stream.relay_sink import RelaySink
 from banet_stream.sinks import SinkOptions, Start
 from banet_stream.sound import Sound, Track
-from benchmarks.marks import Camera, MarkServer, encoded, marks, steps
+from benchmarks.marks import Camera, MarkServer, marks, steps
 
 RETRY = Retry(0.2, 0.5)
 OPTIONS = LiveOptions(
-    capture=CaptureOptions(2.0, RETRY),
+    capture=CaptureOptions(3.0, RETRY),
     publish=PublishOptions(SinkOptions(), RETRY, deadline_seconds=20, gap_seconds=0.5),
     slate="red",
 )
@@ -45,13 +45,12 @@ AT_LEAST = 2  # marks on either side of a loss
 
 
 @pytest.fixture
-def served() -> Iterator[Callable[[Camera, Camera], MarkServer]]:
-    """``served(first, next)``: a server of the first; the next one is made ready, too."""
+def served() -> Iterator[Callable[[Camera], MarkServer]]:
+    """``served(camera)``: a server that ends with the test."""
     started: list[MarkServer] = []
 
-    def start(first: Camera, following: Camera) -> MarkServer:
-        encoded(following)
-        started.append(MarkServer(first))
+    def start(camera: Camera) -> MarkServer:
+        started.append(MarkServer(camera))
         return started[-1]
 
     yield start
@@ -72,10 +71,16 @@ def sides(path: Path, gap: tuple[float, float]) -> tuple[list[float], list[float
 
 
 def slate_of(path: Path) -> tuple[float, float]:
-    """When the slate was first and last to be seen."""
+    """From when to when the slate was seen; the longest time, as a busy machine may show it by itself."""
     after = read(path)
-    shown = [t for t, c in zip(after.pts_seconds, colours(after.frames), strict=True) if c == "red"]
-    return shown[0], shown[-1]
+    stretches: list[tuple[float, float]] = []
+    was = ""
+    for seconds, colour in zip(after.pts_seconds, colours(after.frames), strict=True):
+        if colour == "red":
+            began = stretches.pop()[0] if was == "red" else seconds
+            stretches.append((began, seconds))
+        was = colour
+    return max(stretches, key=lambda s: s[1] - s[0])
 
 
 def assert_in_step(path: Path) -> None:
@@ -105,7 +110,7 @@ def test_it_comes_back_as_another(
     first: Camera,
     following: Camera,
 ) -> None:
-    server, output = served(first, following), tmp_path / "o.mkv"
+    server, output = served(first), tmp_path / "o.mkv"
     run = running(server.url, output, matter=everyone)
     run.more_frames(4 * first.rate)
     server.hang_up(following)
@@ -126,7 +131,7 @@ def test_the_network_is_cut_and_mended(
     served: Callable[..., MarkServer], running: Callable[..., Running], everyone: Matter, tmp_path: Path
 ) -> None:
     """For longer than --timeout: nothing comes, and nobody answers. benchmarks/bench_live.py has a minute."""
-    server, output = served(FIRST, FIRST), tmp_path / "o.mkv"
+    server, output = served(FIRST), tmp_path / "o.mkv"
     run = running(server.url, output, matter=everyone)
     run.more_frames(100)
     server.cut()
@@ -144,7 +149,7 @@ def test_sound_that_is_encoded_goes_on_from_another_kind(
     served: Callable[..., MarkServer], running: Callable[..., Running], everyone: Matter, tmp_path: Path
 ) -> None:
     following = Camera(sound="aac", sample_rate=24_000)
-    server, output = served(Camera(sound="libopus"), following), tmp_path / "o.ts"
+    server, output = served(Camera(sound="libopus")), tmp_path / "o.ts"
     run = running(server.url, output, matter=everyone)
     run.more_frames(100)
     server.hang_up(following)
@@ -159,7 +164,7 @@ def test_a_server_gets_the_new_sound(
 ) -> None:
     """What is copied can't change within a connection, so the sink is begun anew."""
     following = Camera(sound="libopus")
-    server = served(FIRST, following)
+    server = served(FIRST)
     run = running(server.url, tmp_path / "live.m3u8")
     run.more_frames(40)
     server.hang_up(following)
@@ -188,7 +193,7 @@ def test_a_file_says_what_sound_it_can_not_take(
     following: Camera,
     words: str,
 ) -> None:
-    server, output = served(first, following), tmp_path / "o.mkv"
+    server, output = served(first), tmp_path / "o.mkv"
     run = running(server.url, output)
     run.more_frames(20)
     server.hang_up(following)
@@ -215,7 +220,7 @@ def test_it_changes_and_nothing_is_lost(
     tmp_path: Path,
     following: Camera,
 ) -> None:
-    server, output = served(FIRST, following), tmp_path / "o.mkv"
+    server, output = served(FIRST), tmp_path / "o.mkv"
     run = running(server.url, output, matter=everyone)
     run.more_frames(50)
     server.change(following)
@@ -237,7 +242,7 @@ def test_its_codec_changes(
     served: Callable[..., MarkServer], running: Callable[..., Running], tmp_path: Path, following: Camera
 ) -> None:
     """A decoder has one codec only: the source is connected to anew, and until then the slate shows."""
-    server, output = served(FIRST, following), tmp_path / "o.mkv"
+    server, output = served(FIRST), tmp_path / "o.mkv"
     run = running(server.url, output)
     run.more_frames(50)
     server.change(following)
@@ -252,7 +257,7 @@ def test_its_codec_changes(
 
 def test_damaged_sound_does_not_end_a_file(served: Callable[..., MarkServer], tmp_path: Path) -> None:
     """MPEG-TS has AAC in a form that other containers' muxers take apart, and refuse where it is broken."""
-    with av.open(served(FIRST, FIRST).url) as source:
+    with av.open(served(FIRST).url) as source:
         track = Track.of(source.streams.audio[0])
     path, contract, base = tmp_path / "o.mkv", Contract("x"), Fraction(1, 90_000)
     grey = [torch.full(size, 128, dtype=torch.uint8) for size in ((64, 96), (32, 48), (32, 48))]
