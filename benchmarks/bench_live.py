@@ -45,7 +45,7 @@ LIMIT_STEP_MS, LIMIT_GROWTH_MIB = 100.0, 50.0
 TEST_PICTURE = "lavfi:testsrc2=size={size}:rate={rate},format=yuv420p"
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures a live run.")
     add = parser.add_argument
     add("--seconds", type=float, default=600)
@@ -60,6 +60,11 @@ def main() -> None:
         parser.error("--cut-seconds: has a source of its own; leave --input out")
     if options.cut_seconds and options.seconds < 3 * options.cut_seconds + 30:
         parser.error("--cut-seconds: --seconds must be at least three times that, and 30 more")
+    return options
+
+
+def main() -> None:
+    options = parse()
     cores = sorted(os.sched_getaffinity(0))[: options.cores]
     os.sched_setaffinity(0, cores)
     with ExitStack() as stack:
