@@ -192,6 +192,8 @@ class Connection:
             raise
 
     def _read(self, container: av.container.InputContainer) -> None:
+        if self._abandoned.is_set():
+            return  # another connection tells by now what the source has
         streams = picture_streams(container)
         if not streams:
             raise InputError(f"{self.source.name}: no video stream in it")
@@ -229,6 +231,7 @@ class Reader:
         source.track = self.track = Track.of(self.audio) if self.audio is not None else None
         self.times = source.timeline.connection(paced=self.paced)
         self.arrivals: dict[int | None, float] = {}
+        self.strange = 0  # packets of sound in a row that are of another kind
 
     def items(self) -> Iterator[LiveFrame | Sound]:
         """Pictures and sound in the order of the source."""
@@ -266,6 +269,13 @@ class Reader:
         if packet.pts is None or not packet.size or packet.time_base is None:
             return
         assert self.track is not None
+        if not self.track.may_hold(bytes(packet)):
+            self.source.contract.drop(DAMAGED)
+            self.strange += 1
+            if self.strange >= MAX_READ_ERRORS:
+                raise InputError(f"{self.source.name}: its sound is no longer {self.track.codec}")
+            return
+        self.strange = 0
         seconds = self.times.place(float(packet.pts * packet.time_base), arrived)
         yield Sound.of(packet, self.track, seconds)
 

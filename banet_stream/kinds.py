@@ -140,6 +140,9 @@ def input_place(
     options = {"fflags": "nobuffer"}
     if kind is Kind.RTSP:
         options |= {"rtsp_transport": rtsp_transport, "max_delay": str(UDP_REORDER_MICROSECONDS)}
+    if kind in (Kind.SRT, Kind.STREAM):
+        # A sender that starts anew may number its streams anew; PyAV sees only those there were at first.
+        options["merge_pmt_versions"] = "1"
     if kind is Kind.HLS:
         options = {"live_start_index": "-1"}
     return Place(kind, text, None, options)

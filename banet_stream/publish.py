@@ -16,7 +16,8 @@ from .contract import LAST, LATE, SINK_AWAY, SINK_SLOW, SLATE, Contract
 from .cover import Cover
 from .errors import OutputError
 from .kinds import Kind, Place
-from .sinks import Sink, SinkLost, SinkOptions, open_sink
+from .relay_sink import RelaySink
+from .sinks import Nowhere, Sink, SinkLost, SinkOptions, Start, VirtualCamera
 from .sound import Sound
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,9 @@ class Publisher:
             sink.kill()
 
     def _hear(self, sound: Sound) -> None:
+        track = self.source.track
+        if track is not None and not sound.track.is_like(track):
+            return  # left over from an earlier connection: a sink that began with the new kind can't take it
         if self.sink is None:
             self._early.append(sound)
         else:
@@ -178,16 +182,7 @@ class Publisher:
             return False
         again = bool(self.encoder)
         try:
-            self.sink = open_sink(
-                self.place,
-                self.options.sink,
-                self.contract,
-                first=first,
-                filler=filler,
-                track=self.source.track,
-                rate=self.source.rate,
-                stop=self.stop,
-            )
+            self.sink = self._sink_of(Start(first, filler, self.source.track, self.source.rate))
         except SinkLost as error:
             if self.stop.is_set():
                 return False
@@ -203,6 +198,13 @@ class Publisher:
             self.contract.reconnect("sink")
             log.warning("%s: is back", self.place.name)
         return True
+
+    def _sink_of(self, start: Start) -> Sink:
+        if self.place.kind is Kind.NOWHERE:
+            return Nowhere(self.contract, start)
+        if self.place.kind is Kind.VIRTUAL_CAMERA:
+            return VirtualCamera(self.place, self.contract, start)
+        return RelaySink(self.place, self.options.sink, self.contract, start, self.stop)
 
     def _lost(self, why: str) -> None:
         if self.stop.is_set():

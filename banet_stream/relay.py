@@ -9,7 +9,7 @@ Run as a script, without the package, it imports nothing but PyAV. On standard i
     (stream, data, pts, dts, time_base, is_key)      packets
     None                                             the end
 On standard output, lines: ``ready``, ``done TIME`` (a packet of stream 0 is written; of the monotonic clock),
-``closed``, ``error TEXT``.
+``refused`` (a packet of sound that is damaged), ``closed``, ``error TEXT``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ def write(
         packet.pts, packet.dts, packet.time_base, packet.is_keyframe = pts, dts, time_base, is_key
         packet.stream = streams[index]
         bounded(timeout_seconds)
-        container.mux_one(packet)
+        try:
+            container.mux_one(packet)
+        except av.error.InvalidDataError:
+            if index == 0:
+                raise
+            say(answers, "refused")  # damaged sound: the picture goes on
         bounded(0)
         if index == 0:
             say(answers, f"done {time.monotonic()!r}")

@@ -53,6 +53,13 @@ class Track:
         facts = ("codec", "sample_rate", "layout", "header")
         return all(getattr(self, f) == getattr(other, f) for f in facts)
 
+    def may_hold(self, data: bytes) -> bool:
+        """False: this is surely no packet of the track. PyAV does not say when a stream's codec changes."""
+        if self.codec != "aac" or self.header:
+            return True
+        # Without a header elsewhere every packet has its own (ADTS, ISO/IEC 13818-7): 12 bits set, layer 0.
+        return len(data) > 2 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -97,20 +104,16 @@ class Voice:
         else:
             self.stream = container.add_stream("aac", rate=AAC_RATE, layout=track.layout)
             self._begin()
-        self._refused: Track | None = None
+        self._form: tuple[str, str, int] | None = None  # of what the decoder gave last
+
+    def takes(self, track: Track) -> bool:
+        """Whether sound of this kind can go on in the stream."""
+        return not self.copied or track.is_like(self.track)
 
     def packets(self, sound: Sound) -> Iterator[av.Packet]:
-        """What goes into the container for a packet of the source."""
+        """What goes into the container for a packet of the source that it takes."""
+        assert self.takes(sound.track)
         if not sound.track.is_like(self.track):
-            if self.copied:
-                if self._refused is not sound.track:
-                    self._refused = sound.track
-                    log.warning(
-                        "the source's sound changed (%s): left out until it is %s again",
-                        sound.track.codec,
-                        self.track.codec,
-                    )
-                return
             self.track = sound.track
             self._begin()
         if self.copied:
@@ -122,11 +125,10 @@ class Voice:
             log.debug("damaged sound: %s", error)
             return
         for frame in frames:
-            frame.pts, frame.time_base = (
-                round(sound.seconds * frame.sample_rate),
-                Fraction(1, frame.sample_rate),
-            )
-            yield from self.stream.encode(frame)
+            frame.pts = round(sound.seconds * frame.sample_rate)
+            frame.time_base = Fraction(1, frame.sample_rate)
+            for alike in self._fitting(frame):
+                yield from self.stream.encode(alike)
 
     def _begin(self) -> None:
         """A decoder for the track."""
@@ -136,3 +138,12 @@ class Voice:
         self._decoder.sample_rate, self._decoder.layout = self.track.sample_rate, self.track.layout
         if self.track.header:
             self._decoder.extradata = self.track.header
+
+    def _fitting(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """The frame's sound as the encoder takes it: in one form, whatever comes."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:  # a resampler, too, knows one form only
+            encoder = self.stream.codec_context
+            self._form = form
+            self._resampler = av.AudioResampler(encoder.format, encoder.layout, encoder.sample_rate)
+        return self._resampler.resample(frame)

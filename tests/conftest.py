@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from demo_server import DemoServer, watched_demo
+from live_runs import OPTIONS, Running, stub_matter
 from PIL import Image
 from skimage.data import astronaut
 
 from banet_stream import Matter
+from banet_stream.live import LiveOptions
 
 torch.set_num_threads(2)
 
@@ -179,3 +181,33 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     limits = ("--max-seconds", "20", "--max-side", "640", "--max-upload", "2", "--max-cameras", "2")
     with watched_demo(tmp_path_factory.mktemp("demo"), "--size", "128", "--device", "cpu", *limits) as server:
         yield server
+
+
+@pytest.fixture
+def stub() -> Callable[..., Matter]:
+    """``stub(act)``: a Matter that sees nobody, after ``act`` had its way; see live_runs.Engine."""
+    return stub_matter
+
+
+@pytest.fixture
+def running(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
+    """``running(source, output, options)``: a live run that ends with the test; options default to those of
+    the test's module, if it has any, else live_runs.OPTIONS."""
+    usual = getattr(request.module, "OPTIONS", OPTIONS)
+    started: list[Running] = []
+
+    def start(
+        source: object,
+        output: object = None,
+        options: LiveOptions | None = None,
+        matter: Matter | None = None,
+        **more: object,
+    ) -> Running:
+        place = None if output is None else str(output)
+        started.append(Running(str(source), place, matter or stub_matter(), options or usual, **more))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.stop.set()
+        run.thread.join(20)

@@ -11,15 +11,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from banet_stream import Matter
-from banet_stream.contract import Contract
-from banet_stream.live import LiveOptions, LiveSummary, process_live
 
 # GStreamer's bindings are Debian's, for Debian's own Python.
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -27,7 +22,6 @@ PACKAGES = (
     "gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad "
     "gstreamer1.0-plugins-ugly gstreamer1.0-libav gir1.2-gst-rtsp-server-1.0 python3-gi"
 )
-WAIT_SECONDS = 40.0
 
 
 @functools.cache
@@ -36,7 +30,8 @@ def rtsp_is_missing() -> bool:
     probe = (
         "import gi; gi.require_version('GstRtspServer', '1.0')\n"
         "from gi.repository import Gst, GstRtspServer\n"
-        "Gst.init(None); names = ('x264enc', 'avenc_aac', 'avdec_h264', 'intervideosrc', 'rtph264pay'); "
+        "Gst.init(None); names = ('x264enc', 'x265enc', 'avenc_aac', 'opusenc', 'avdec_h264', "
+        "'intervideosrc', 'rtph264pay', 'rtph265pay'); "
         "assert all(Gst.ElementFactory.find(n) for n in names)"
     )
     try:
@@ -64,10 +59,10 @@ class RtspServer:
         self.port, self.credentials = free_port(), credentials
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, size: str = "160x120") -> None:
+    def start(self, size: str = "160x120", *, codec: str = "h264", fps: int = 25, sound: str = "aac") -> None:
         script = str(Path(__file__).with_name("rtsp_server.py"))
         self.process = subprocess.Popen(
-            [SYSTEM_PYTHON, script, str(self.port), size, *self.credentials],
+            [SYSTEM_PYTHON, script, str(self.port), size, codec, str(fps), sound, *self.credentials],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -140,63 +135,6 @@ class Proxy:
                     if self.damaging.is_set() and end is server:
                         data = bytes(b ^ 0x55 if i % 7 == 0 else b for i, b in enumerate(data))
                     (server if end is client else client).sendall(data)
-
-
-class Running:
-    """A live run in a thread, watched from the test."""
-
-    def __init__(
-        self, source: str, output: str | None, matter: Matter, options: LiveOptions, **more: object
-    ) -> None:
-        self.stop = threading.Event()
-        self.contract: Contract | None = None
-        self.summary: LiveSummary | None = None
-        self.error: BaseException | None = None
-
-        def report(contract: Contract, _: object) -> None:
-            self.contract = contract
-
-        def work() -> None:
-            try:
-                self.summary = process_live(
-                    source,
-                    output,
-                    background="green",
-                    matter=matter,
-                    options=replace(options, stats_seconds=0.1),
-                    stop=self.stop,
-                    report=report,
-                    **more,
-                )
-            except BaseException as error:
-                self.error = error
-
-        self.thread = threading.Thread(target=work, daemon=True)
-        self.thread.start()
-
-    def wait(self, holds: Callable[[Contract], bool], what: str) -> None:
-        """Until something holds of the contract; fails when the run ends or it takes for ever."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
-            if self.contract is not None and holds(self.contract):
-                return
-            assert self.thread.is_alive(), f"ended while waiting for {what}: {self.error!r}"
-            time.sleep(0.05)
-        raise AssertionError(f"{what} did not come; {self.contract and vars(self.contract.whole)}")
-
-    def more_frames(self, count: int = 8) -> None:
-        """Waits until so many more frames are shown."""
-        before = self.contract.whole.shown if self.contract else 0
-        self.wait(lambda c: c.whole.shown >= before + count, f"{count} more frames")
-
-    def end(self) -> LiveSummary:
-        self.stop.set()
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-        if self.error is not None:
-            raise self.error
-        assert self.summary is not None
-        return self.summary
 
 
 @contextlib.contextmanager

@@ -13,10 +13,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from conftest import read
-from live_servers import Proxy, RtspServer, Running, needs_rtsp
-from torch import Tensor
+from live_runs import CAMERA, Running, colours
+from live_servers import Proxy, RtspServer, needs_rtsp
 
 from banet_stream import Matter
 from banet_stream.backoff import Retry
@@ -36,23 +35,6 @@ OPTIONS = LiveOptions(
     publish=PublishOptions(SinkOptions(timeout_seconds=3.0), RETRY, deadline_seconds=20, gap_seconds=0.5),
     slate="red",
 )
-CAMERA = "lavfi:testsrc2=size=160x120:rate=25"
-
-
-class Engine:
-    """In place of the network: nobody is there."""
-
-    name, precision, device = "stub", "float32", torch.device("cpu")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.zeros(1, 1, *image.shape[2:])
-
-
-@pytest.fixture(scope="module")
-def matter() -> Matter:
-    made = Matter(device="cpu", precision="float32", size=64)
-    made.engine = Engine()  # type: ignore[assignment]
-    return made
 
 
 @pytest.fixture
@@ -70,30 +52,6 @@ def proxy(server: RtspServer) -> Iterator[Proxy]:
     made.close()
 
 
-@pytest.fixture
-def running(matter: Matter) -> Iterator[Callable[..., Running]]:
-    """``running(source, output, options)``: a live run that ends with the test."""
-    started: list[Running] = []
-
-    def start(source: str, output: object = None, options: LiveOptions = OPTIONS, **more: object) -> Running:
-        started.append(Running(source, None if output is None else str(output), matter, options, **more))
-        return started[-1]
-
-    yield start
-    for run in started:
-        run.stop.set()
-        run.thread.join(20)
-
-
-def colours(path: Path) -> list[str]:
-    """``green`` (the background), ``red`` (the slate) or ``other``, of every frame of a file."""
-    names = []
-    for frame in read(path).frames:
-        red, green, _ = frame.to_ndarray(format="rgb24").reshape(-1, 3).mean(0)
-        names.append("red" if red > 200 > green else "green" if green > 90 > red else "other")
-    return names
-
-
 # --- in ----------------------------------------------------------------------------------------
 
 
@@ -108,14 +66,17 @@ def test_in_with_sound(
     summary = run.end()
     after = read(output)
     assert abs(len(after.frames) - summary.contract.whole.shown) <= 3
-    assert set(colours(output)) == {"green"}
+    assert set(colours(read(output).frames)) == {"green"}
     assert len(after.audio_packets) > 20
     # Sound and picture of one moment lie together: both begin within a few frames.
     assert abs(after.audio_seconds[-1] - after.pts_seconds[-1]) < 1.0
 
 
 def test_the_password_opens_and_is_not_shown(
-    running: Callable[..., Running], matter: Matter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    running: Callable[..., Running],
+    stub: Callable[..., Matter],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = RtspServer("someone", "hunter2")
     server.start()
@@ -124,6 +85,7 @@ def test_the_password_opens_and_is_not_shown(
         run = running(server.url("silent"), tmp_path / "o.mkv")
         run.more_frames()
         server.kill()
+        run.wait(lambda _: "trying again" in caplog.text, "the next attempt")
         run.wait(lambda c: c.whole.fillers[SLATE] > 0, "the slate")
         run.end()
         server.start()
@@ -131,16 +93,15 @@ def test_the_password_opens_and_is_not_shown(
             process_live(
                 server.url("silent").replace("hunter2", "hunter3"),
                 str(tmp_path / "p.mkv"),
-                matter=matter,
+                matter=stub(),
                 options=OPTIONS,
             )
         with pytest.raises(OutputError, match="401"):
             process_live(
-                CAMERA, server.url("record").replace("hunter2", "hunter3"), matter=matter, options=OPTIONS
+                CAMERA, server.url("record").replace("hunter2", "hunter3"), matter=stub(), options=OPTIONS
             )
     finally:
         server.kill()
-    assert "trying again" in caplog.text
     assert "hunter" not in caplog.text + str(caught.value)
 
 
@@ -160,7 +121,7 @@ def test_the_camera_is_killed_and_comes_back(
     run.more_frames(20)
     summary = run.end()
     after = read(output)
-    seen = colours(output)
+    seen = colours(after.frames)
     assert seen[0] == seen[-1] == "green"
     assert ("red" in seen) == (gap == "slate")
     assert "other" not in seen
@@ -174,20 +135,42 @@ def test_the_camera_is_killed_and_comes_back(
     assert all(b > a for a, b in zip(after.pts_seconds, after.pts_seconds[1:], strict=False))
 
 
-def test_the_camera_comes_back_with_another_size(
-    server: RtspServer, running: Callable[..., Running], tmp_path: Path
+@pytest.mark.parametrize(
+    ("path", "size", "codec", "fps", "sound"),
+    [
+        ("silent", "64x96", "h264", 25, "aac"),
+        ("silent", "96x64", "h265", 15, "aac"),
+        ("camera", "96x64", "h265", 15, "aac"),
+        ("camera", "96x64", "h265", 15, "opus"),
+    ],
+)
+def test_the_camera_comes_back_as_another(
+    server: RtspServer,
+    running: Callable[..., Running],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    size: str,
+    codec: str,
+    fps: int,
+    sound: str,
 ) -> None:
     output = tmp_path / "o.mkv"
-    run = running(server.url("silent"), output)
-    run.more_frames()
+    run = running(server.url(path), output)
+    run.more_frames(20)
     server.kill()
-    server.start("64x96")
+    server.start(size, codec=codec, fps=fps, sound=sound)
     run.wait(lambda c: c.whole.reconnects["source"] == 1, "the source's return")
-    run.more_frames(10)
+    run.more_frames(40)
     run.end()
     after = read(output)
     assert {(f.width, f.height) for f in after.frames} == {(160, 120)}
-    assert colours(output)[-1] == "green"
+    assert set(colours(after.frames)) <= {"green", "red"}
+    assert colours(after.frames)[-1] == "green"
+    if path == "camera":  # to the end, or where the file can't take it, to the loss
+        in_step = abs(after.audio_seconds[-1] - after.pts_seconds[-1]) < 1.0
+        assert in_step == (sound == "aac")
+        assert ("is left out" in caplog.text) == (sound == "opus")
 
 
 @pytest.mark.parametrize("fault", ["stall", "cut", "damage"])
@@ -209,7 +192,7 @@ def test_a_bad_network(
         run.wait(lambda c: c.whole.reconnects["source"] >= 1, "the source's return")
     run.more_frames(10)
     run.end()
-    assert set(colours(output)) <= {"green", "red"}
+    assert set(colours(read(output).frames)) <= {"green", "red"}
 
 
 def test_attempts_run_out(server: RtspServer, running: Callable[..., Running], tmp_path: Path) -> None:
@@ -223,7 +206,7 @@ def test_attempts_run_out(server: RtspServer, running: Callable[..., Running], t
     assert len(read(tmp_path / "o.mkv").frames) >= 5  # the file was closed in order
 
 
-def test_a_server_that_never_answers(matter: Matter, tmp_path: Path) -> None:
+def test_a_server_that_never_answers(stub: Callable[..., Matter], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         began = time.monotonic()
@@ -231,7 +214,7 @@ def test_a_server_that_never_answers(matter: Matter, tmp_path: Path) -> None:
             process_live(
                 f"rtsp://127.0.0.1:{port}/x",
                 str(tmp_path / "o.mkv"),
-                matter=matter,
+                matter=stub(),
                 options=LiveOptions(capture=CaptureOptions(timeout_seconds=1)),
             )
         for scheme in ("rtsp", "rtmp"):
@@ -239,7 +222,7 @@ def test_a_server_that_never_answers(matter: Matter, tmp_path: Path) -> None:
                 process_live(
                     CAMERA,
                     f"{scheme}://127.0.0.1:{port}/a/b",
-                    matter=matter,
+                    matter=stub(),
                     options=LiveOptions(publish=PublishOptions(SinkOptions(timeout_seconds=1))),
                 )
         assert time.monotonic() - began < 60
