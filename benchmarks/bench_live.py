@@ -1,9 +1,9 @@
 """A live run, measured: latency, drops, memory and processor share, in one table.
 
-    python benchmarks/bench_live.py                      # 720p30 for ten minutes on two cores
-    python benchmarks/bench_live.py --seconds 20         # a rehearsal
-    python benchmarks/bench_live.py --input CLIP         # a recording, looped, instead of a test picture
-    python benchmarks/bench_live.py --cut-seconds 60     # the network is cut for a minute in mid-run
+    python -m benchmarks.bench_live                      # 720p30 for ten minutes on two cores
+    python -m benchmarks.bench_live --seconds 20         # a rehearsal
+    python -m benchmarks.bench_live --input CLIP         # a recording, looped, instead of a test picture
+    python -m benchmarks.bench_live --cut-seconds 60     # the network is cut for a minute in mid-run
 
 The tool runs as a person would run it, in a process of its own, into an HLS folder; its memory and processor
 time (with that of the process that writes) are read from /proc. Nothing else should run meanwhile.
@@ -33,7 +33,8 @@ from pathlib import Path
 from statistics import median
 
 import av
-from marks import PERIOD_SECONDS, Camera, MarkServer, steps
+
+from .marks import PERIOD_SECONDS, Camera, MarkServer, steps
 
 LOOK_SECONDS = 1.0
 # Memory is compared between this share of the run and its end: by then everything is loaded.

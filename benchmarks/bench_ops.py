@@ -1,6 +1,6 @@
 """Every operator beside its reference and beside a plain copy of the bytes it must move, in one run.
 
-    python benchmarks/bench_ops.py [--device cpu] [--threads 2] [--size 1080p] [--seconds 1] [--save]
+    python -m benchmarks.bench_ops [--device cpu] [--threads 2] [--size 1080p] [--seconds 1] [--save]
 
 GB/s counts what any implementation must read and write once (frames in, frames out), not what this one does;
 its share is of a copy of as many bytes, measured in the same run. Operator, reference and copy alternate, so

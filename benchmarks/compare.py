@@ -1,6 +1,6 @@
 """End to end beside what else a user would pick, in one run on one clip: who is how fast, at what cost.
 
-    python benchmarks/compare.py CLIP [--repeats 3] [--mediapipe PYTHON] [--data TAR] [--save] [--readme]
+    python -m benchmarks.compare CLIP [--repeats 3] [--mediapipe PYTHON] [--data TAR] [--save] [--readme]
 
 Every contender is a process of its own: clip in, H.264 out with the same encoder settings, the same picture
 behind. They take turns, so that other load on the machine meets all. Frames per second are counted from the
@@ -29,8 +29,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from bench_ops import about
-from chart import bars
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -38,6 +36,9 @@ from banet_stream import Matter
 from banet_stream.demo.samples import draw_room
 from banet_stream.matting import QUALITIES
 from training import evaluate, sets
+
+from .bench_ops import about
+from .chart import bars
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

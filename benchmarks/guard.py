@@ -1,6 +1,6 @@
 """What got slower: the operators' speed-ups over their references now, beside the last saved ones.
 
-    python benchmarks/guard.py [--size 1080p] [--tolerance 0.25] [--strict]
+    python -m benchmarks.guard [--size 1080p] [--tolerance 0.25] [--strict]
 
 A speed-up is a ratio of two times of one run, so it can be compared between days and machines of a kind;
 milliseconds could not. Prints a table; with --strict the exit status is 1 when something got slower.
@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import torch
-from bench_ops import RESULTS, SIZES, cases, measure
+
+from .bench_ops import RESULTS, SIZES, cases, measure
 
 
 def saved_ratios(path: Path) -> dict[str, float]:
@@ -23,7 +24,7 @@ def saved_ratios(path: Path) -> dict[str, float]:
         SystemExit: when there is none, or it holds no table.
     """
     if not path.exists():
-        sys.exit(f"{path.name}: not there; make it with: python benchmarks/bench_ops.py --save")
+        sys.exit(f"{path.name}: not there; make it with: python -m benchmarks.bench_ops --save")
     ratios = {}
     for line in path.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]

@@ -1,6 +1,6 @@
 """Accuracy against time: where the qualities of --quality lie.
 
-    python benchmarks/pareto.py --data ../shared/data/portraits-val.tar [--model banet64] [--save]
+    python -m benchmarks.pareto --data ../shared/data/portraits-val.tar [--model banet64] [--save]
 
 The masks are portraits that fill a picture's height, so a network that sees 16:9 video with its longer side
 at S sees such a person at S * 9/16: every row measures both, the portraits with their longer side at that
@@ -17,13 +17,14 @@ import time
 from pathlib import Path
 
 import torch
-from bench_ops import RESULTS, about
 
 from banet_stream.engines import Engine, load_network, quantised_path, weights_path
 from banet_stream.matting import network_size
 from banet_stream.network import BANet
 from banet_stream.openvino_engine import OpenVinoEngine
 from training import evaluate, sets
+
+from .bench_ops import RESULTS, about
 
 SIZES = (256, 320, 384, 448, 512, 576, 704)
 WAYS = (("int8", 2), ("bfloat16", 2), ("bfloat16", 4))  # precision and stride of the detail branch

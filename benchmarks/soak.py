@@ -1,8 +1,8 @@
 """Does memory stay flat? Streams many synthetic frames through the whole pipeline and watches its size.
 
-    python benchmarks/soak.py                      # 100,000 frames of 128x96: tens of minutes on two cores
-    python benchmarks/soak.py --hours 1            # a clip of an hour, with sound, looped from a short one
-    python benchmarks/soak.py --frames 3000        # a rehearsal
+    python -m benchmarks.soak                      # 100,000 frames of 128x96: tens of minutes on two cores
+    python -m benchmarks.soak --hours 1            # a clip of an hour, with sound, looped from a short one
+    python -m benchmarks.soak --frames 3000        # a rehearsal
 
 Decoding, the network (at a small size), compositing and encoding are the real ones. Resident memory is read
 after every 100 frames; after a warm-up of a twentieth of the frames (at least 500) it may vary by 50 MiB.

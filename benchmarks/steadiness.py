@@ -1,6 +1,6 @@
 """Flicker and lag of the mattes of real clips, without and with the smoothing over time.
 
-    python benchmarks/steadiness.py CLIP... [--frames 100]
+    python -m benchmarks.steadiness CLIP... [--frames 100]
 
 No clip has a true matte, so both are measured against the network's own, frame by frame:
 
