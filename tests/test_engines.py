@@ -67,6 +67,12 @@ def test_int8_is_close_to_float32() -> None:
     assert 100 * np.minimum(fast, exact).sum() / np.maximum(fast, exact).sum() > 98
 
 
+def test_auto_takes_floats_where_int8_was_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert load_engine("banet64", device="cpu").precision in {"bfloat16", "float32"}
+    assert load_engine("banet64", device="cpu", precision="int8").precision == "int8"
+
+
 def test_int8_runs_in_8_bits() -> None:
     graph = load_engine("banet64", device="cpu", precision="int8")._request.get_compiled_model()
     kinds = [op.get_rt_info()["runtimePrecision"].astype(str) for op in graph.get_runtime_model().get_ops()]
