@@ -24,8 +24,9 @@ from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
-# Working points: the longest side that the network sees (benchmarks/pareto.py measures such).
-QUALITIES = {"fast": 384, "balanced": 512, "best": 704}
+# Working points: the longest side that the network sees (benchmarks/results/pareto-cpu.md). People who fill a
+# 16:9 frame lose accuracy above 576, where they are larger than any it was trained on.
+QUALITIES = {"fast": 384, "balanced": 512, "best": 576}
 DEFAULT_QUALITY = "balanced"
 DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY]
 SMALLEST_SIZE, LARGEST_SIZE = 64, 4096
