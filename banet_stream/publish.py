@@ -96,6 +96,8 @@ class Publisher:
             self._hear(item)
         elif item is not None:
             self._last_real_at = time.monotonic()
+            if self._last is None:
+                self.cover.slate(item)  # kept from now on: when it is needed, memory may be short
             if time.monotonic() - item.captured_seconds > self.options.deadline_seconds:
                 self.contract.drop(LATE)
                 self._show(self.cover.hide(item), filler=True)

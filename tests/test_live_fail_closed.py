@@ -16,7 +16,7 @@ from live_runs import detail, run
 from torch import Tensor
 
 from banet_stream import Matter
-from banet_stream.background import Background, Plain
+from banet_stream.background import Background, Picture, Plain
 from banet_stream.capture import LiveFrame
 from banet_stream.contract import LATE, SLATE, Contract
 from banet_stream.cover import Cover
@@ -96,6 +96,18 @@ def test_a_network_that_overflows_shows_no_room(tmp_path: Path, value: float) ->
     summary = run(ROOM, output, matter)
     assert summary.contract.whole.covered["MatteError"] >= 2
     assert all(detail(f) < HIDDEN_DETAIL for f in read(output).frames)
+
+
+def test_the_slate_is_made_before_it_is_needed(
+    stub: Callable[..., Matter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, fitted = [], Picture.rgb
+    monkeypatch.setattr(Picture, "rgb", lambda slate, frame: made.append(1) or fitted(slate, frame))
+    made_by_then: list[int] = []
+    summary = run(ROOM, tmp_path / "o.mkv", stub(lambda _: made_by_then.append(len(made))))
+    assert not summary.contract.whole.fillers
+    assert not summary.contract.whole.covered
+    assert made_by_then[-1] == 1
 
 
 class BrokenBackground(Background):
