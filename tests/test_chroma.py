@@ -20,7 +20,8 @@ from banet_stream.decode import Source
 from banet_stream.fitting import Shape
 from banet_stream.frame import PIXEL_FORMATS
 from banet_stream.pipe import header, turn_upright
-from banet_stream.sinks import SinkOptions, add_video
+from banet_stream.relay_sink import add_video
+from banet_stream.sinks import SinkOptions
 from banet_stream.verify import CoreSamples, verify
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to check with")

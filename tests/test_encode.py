@@ -19,7 +19,7 @@ from banet_stream.decode import Source, decode
 from banet_stream.encode import Sink, encode, lasting
 from banet_stream.errors import OutputError
 from banet_stream.frame import PIXEL_FORMATS, Frame, planes_of
-from banet_stream.sinks import copy_of
+from banet_stream.relay_sink import copy_of
 
 Clip = Callable[..., Path]
 
