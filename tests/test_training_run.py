@@ -36,6 +36,7 @@ from banet_stream.errors import (
 from banet_stream.network import BANet
 from training import (
     ablate,
+    average,
     card,
     checkpoint,
     compare,
@@ -48,6 +49,7 @@ from training import (
     logs,
     losses,
     pseudo,
+    quantise,
     sets,
     train,
 )
@@ -309,7 +311,7 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
 def test_commands_of_the_readme_are_understood():
     text = (REPOSITORY / "training" / "README.md").read_text().replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if " -m training." in line]
-    modules = (ablate, compare, composites, evaluate, export, pseudo, train)
+    modules = (ablate, average, compare, composites, evaluate, export, pseudo, quantise, train)
     by_name = {module.__name__: module for module in modules}
     seen = []
     for words in commands:
@@ -317,6 +319,23 @@ def test_commands_of_the_readme_are_understood():
         by_name[module].parse(words[words.index("-m") + 2 :])
         seen.append(module)
     assert set(seen) == set(by_name)
+
+
+def test_average_lies_between_two_checkpoints(root, tmp_path, capsys):
+    paths = []
+    for number in (1, 2):
+        train.train(configure(root, tmp_path / str(number), iterations=1, seed=number))
+        paths.append(tmp_path / str(number) / "checkpoint.pt")
+    out = tmp_path / "mean" / "checkpoint.pt"
+    average.main([*map(str, paths), "--share", "0.25", "--out", str(out)])
+    one, other, mean = (checkpoint.load(path)["ema"] for path in (*paths, out))
+    for name, values in mean.items():
+        expected = 0.75 * one[name] + 0.25 * other[name] if values.is_floating_point() else other[name]
+        torch.testing.assert_close(values, expected)
+    with pytest.raises(SystemExit) as stopped:
+        average.main([*map(str, paths), "--share", "2", "--out", str(out)])
+    assert stopped.value.code == UsageError.exit_code
+    assert "--share 2: must be between 0 and 1" in capsys.readouterr().err
 
 
 def test_error_in_a_worker_ends_the_run_at_once(root, tmp_path):
