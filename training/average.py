@@ -1,4 +1,4 @@
-"""The mean of two checkpoints' averaged weights: of a run and the one it started from, often better than both.
+"""The mean of two checkpoints' averaged weights: a run's and those it started from, often better than both.
 
 python -m training.average runs/e/checkpoint.pt runs/f/checkpoint.pt --share 0.6 --out runs/ef/checkpoint.pt
 
