@@ -123,9 +123,9 @@ def contenders(
 def accuracies(data: Path, mediapipe: str | None, folder: Path) -> dict[str, str]:
     """Contender -> mIoU and boundary IoU, as the table shows them."""
     pairs = sets.read(data)
+    matter = Matter(device="cpu")
     predictors = {
-        f"banet-stream --quality {quality}": Matter(device="cpu", size=size).alpha
-        for quality, size in QUALITIES.items()
+        f"banet-stream --quality {quality}": matter.at_size(size).alpha for quality, size in QUALITIES.items()
     }
     for model in ("landscape", "general") if mediapipe else ():
         mattes = folder / model

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import mediapipe
 import numpy as np
+from mediapipe_selfie import MODELS
 from PIL import Image
-
-MODELS = {"general": 0, "landscape": 1}
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
