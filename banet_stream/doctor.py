@@ -15,6 +15,7 @@ import torch
 
 from . import backends, hardware
 from .codecs import CODECS, Codec
+from .encoder import open_encoder
 from .errors import BanetStreamError
 from .matting import Matter
 
@@ -91,6 +92,7 @@ def encode_one(codec: Codec) -> None:
             stream.width, stream.height = 64, 64
             formats = {f.name for f in av.Codec(codec.encoder, "w").video_formats or ()}
             stream.pix_fmt = "yuv420p" if "yuv420p" in formats else "yuv422p10le"
+            open_encoder(stream.codec_context)
             container.mux(stream.encode(av.VideoFrame(64, 64, stream.pix_fmt)))
             container.mux(stream.encode(None))
         with av.open(str(path)) as container:

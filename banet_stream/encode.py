@@ -25,7 +25,7 @@ from .codecs import (
     muxer,
 )
 from .decode import Source, reason
-from .encoder import encoder_options, fit_encoder, losses, set_up, timed
+from .encoder import encoder_options, fit_encoder, losses, open_encoder, set_up, timed
 from .errors import InputError, OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
@@ -193,6 +193,7 @@ class Sink(Output):
         if first.rotation:
             stream.set_display_rotation(first.rotation)
         stream.metadata.update(lasting(self.source.video_metadata))
+        open_encoder(stream.codec_context)
         return stream
 
     def _announce_size(self, first: Frame) -> None:
@@ -218,6 +219,7 @@ class Sink(Output):
         context.framerate = self.source.info.rate or Fraction(25)
         if int(av.format.Flags.global_header.value) & av.ContainerFormat(muxer(self.path), "w").flags:  # type: ignore[call-overload]
             context.flags |= av.codec.context.Flags.global_header
+        open_encoder(context)
         return context
 
     def _add_passed(self) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from . import chroma
 from .codecs import Codec, EncodeOptions, keeps_aspect
 from .frame import Frame, Packet, PixelFormat, planes_of, to_video_frame
+from .scheduling import kept_scheduling
 
 # No encoder decodes a frame a day before it is shown.
 LONGEST_REORDER_SECONDS = 86_400
@@ -49,6 +50,12 @@ def set_up(context: av.VideoCodecContext, first: Frame, layout: PixelFormat, opt
     context.colorspace, context.color_range = first.colour.space, first.colour.range
     context.color_primaries, context.color_trc = first.colour.primaries, first.colour.transfer
     context.bit_rate = options.bit_rate or 0  # 0: by constant quality
+
+
+def open_encoder(context: av.VideoCodecContext) -> None:
+    """Before PyAV does so itself, at the first frame or packet."""
+    with kept_scheduling():
+        context.open()
 
 
 def losses(first: Frame, name: str, codec: Codec, layout: PixelFormat, suffix: str) -> Iterator[str]:
