@@ -28,6 +28,7 @@ BACKENDS = ("compiled", "cupy", "reference")
 OPERATORS = (
     "boundary_attention",
     "composite",
+    "fade_islands",
     "frame_to_input",
     "masked_blur",
     "refine_loss",
@@ -35,6 +36,8 @@ OPERATORS = (
     "steady_alpha",
     "upsample_alpha",
 )
+# Those that bring tensors of other devices to the CPU and take them back.
+ON_CPU = ("fade_islands",)
 
 Operator = Callable[..., Any]
 
@@ -144,6 +147,8 @@ def describe() -> dict[str, str]:
 
 
 def describe_one(operator: str, kind: str) -> str:
+    if kind != "cpu" and operator in ON_CPU:
+        return "on the CPU"
     served = _table.choice.get((operator, kind))
     if served is None:
         return f"nothing ({missing(operator, kind)})"

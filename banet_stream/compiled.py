@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import reference
 from .kernel_options import alpha_options, colour_options, is_channels_last, packed
-from .reference import LUMA_WEIGHTS, TINY, YuvScale
+from .reference import ALPHA_FLOOR, LUMA_WEIGHTS, SMALL_ISLAND, SURE_ISLAND, TINY, YuvScale
 
 _ops = torch.ops.banet_stream
 
@@ -203,6 +203,17 @@ def _(
     ceiling: float,
 ) -> Tensor:
     return alpha.new_empty(luma.shape)
+
+
+def fade_islands(alpha: Tensor) -> Tensor:
+    return _ops.fade_islands(alpha.contiguous(), ALPHA_FLOOR, *SMALL_ISLAND, *SURE_ISLAND)
+
+
+@torch.library.register_fake("banet_stream::fade_islands")
+def _(
+    alpha: Tensor, floor: float, small_low: float, small_high: float, sure_low: float, sure_high: float
+) -> Tensor:
+    return alpha.new_empty(alpha.shape)
 
 
 def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:

@@ -97,12 +97,19 @@ class Matter:
             float32 [H, W] in 0..1: how much of each pixel is person.
         """
         small, luma = self._see(rgb)
-        alpha = self.engine(small)[0, 0]
+        alpha = ops.fade_islands(self._matte(small)[0, 0])
         return ops.upsample_alpha(alpha.cpu(), luma).numpy()
 
     def stream(self) -> MatteStream:
         """For the frames of one video in order: mattes with memory, steadier than single ones."""
         return MatteStream(self)
+
+    def _matte(self, image: Tensor) -> Tensor:
+        """The engine's matte [1, 1, h, w] of what ``_see`` gives."""
+        alpha = self.engine(image)
+        if not bool(alpha.isfinite().all()):
+            raise MatteError("the matte holds no numbers")
+        return alpha
 
     def _see(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Network input [1, 3, h, w] and luma [H, W] uint8 of a picture."""
@@ -146,7 +153,7 @@ class MatteStream:
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Like ``Matter.alpha``, for the next frame."""
         small, luma = self.matter._see(rgb)
-        return ops.upsample_alpha(self._smooth(small)[0, 0].cpu(), luma).numpy()
+        return ops.upsample_alpha(ops.fade_islands(self._smooth(small)[0, 0]).cpu(), luma).numpy()
 
     def network_alpha(self, frame: Frame) -> Tensor:
         """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded."""
@@ -170,16 +177,16 @@ class MatteStream:
             turns = frame.rotation // 90
             upright = torch.rot90(coded, turns, (2, 3))
         with self.timings("network"):
-            alpha = self._smooth(upright)
-        return torch.rot90(alpha, -turns, (2, 3))[0, 0].contiguous()
+            alpha = ops.fade_islands(self._smooth(upright)[0, 0])
+        return torch.rot90(alpha, -turns).contiguous()
 
     def _smooth(self, image: Tensor) -> Tensor:
-        """The engine's matte [1, 1, h, w], steadied by the one before where both agree."""
+        """The matte [1, 1, h, w], steadied by the one before where both agree."""
         self.frames += 1
         if self.save_power and self._nothing_moves(image):
             assert self._previous is not None
             return self._previous
-        alpha = self.matter.engine(image)
+        alpha = self.matter._matte(image)
         seen = F.avg_pool2d(image, 16)
         previous, before = self._previous, self._seen
         if previous is not None and before is not None and previous.shape == alpha.shape:
@@ -187,8 +194,6 @@ class MatteStream:
             if not cut:
                 steadied = ops.steady_alpha(alpha[0, 0], previous[0, 0], certain=CERTAIN, steady=STEADY)
                 alpha = steadied[None, None]
-        if not bool(alpha.isfinite().all()):
-            raise MatteError("the matte holds no numbers")
         self._previous, self._seen = alpha, seen
         return alpha
 

@@ -180,6 +180,29 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: s
     return backends.find(name, luma.device)(alpha, luma, depth=depth, upsampling=upsampling)
 
 
+def fade_islands(alpha: Tensor) -> Tensor:
+    """Takes out of a matte what hangs together with nobody and may well be nobody.
+
+    An island is what touches, by side or corner, above the floor below which compositing shows nobody. One
+    fades that is both small beside the largest (by the sum of its alpha: all of it stays from 12 %, nothing
+    below 8 %) and unsure (by the mean of its alpha, weighted by itself: from 0.95, below 0.9). A hand whose
+    arm is out of the picture stays, and so do children; ghosts of monitors and lamps go.
+
+    On a CPU, where a CUDA matte is brought and taken back: connecting is serial, and compositing is next.
+
+    Args:
+        alpha: [h, w] float32 in 0..1, the network's.
+
+    Returns:
+        [h, w] float32 in 0..1, nowhere more than ``alpha``.
+    """
+    name = "fade_islands"
+    check_alpha(name, alpha)
+    on_cpu = alpha.cpu()
+    faded: Tensor = backends.find(name, on_cpu.device)(on_cpu)
+    return faded.to(alpha.device)
+
+
 def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:
     """A video's matte, blended with the one before: it stops shimmering where nothing moves.
 

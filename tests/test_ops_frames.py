@@ -56,6 +56,52 @@ def test_steady_alpha_lies_between_the_two(
         assert out == pytest.approx(alpha, abs=1e-6)
 
 
+# --- fade_islands --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (33, 47), (96, 160)])
+@pytest.mark.parametrize("share", [0.0, 0.35, 0.45, 0.7, 1.0])
+def test_fade_islands_equals_its_reference(size: tuple[int, int], share: float, device: str) -> None:
+    random = torch.Generator().manual_seed(6)
+    # Noise: snakes, combs and islands in lakes of islands, of all shares of the picture.
+    alpha = torch.rand(size, generator=random) * (torch.rand(size, generator=random) < share)
+    alpha[0, 0] = float("nan")
+    alpha = alpha.to(device)
+    assert_floats(*both(lambda: ops.fade_islands(alpha)))
+    assert_floats(*both(lambda: ops.fade_islands(spread(alpha))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 24), st.floats(0.2, 0.8))
+def test_connected_pixels_fade_together(seed: int, height: int, width: int, share: float) -> None:
+    label = pytest.importorskip("skimage.measure").label
+    alpha = torch.rand((height, width), generator=torch.Generator().manual_seed(seed))
+    alpha *= torch.rand((height, width), generator=torch.Generator().manual_seed(seed + 1)) < share
+    kept = ops.fade_islands(alpha) / alpha
+    islands = torch.from_numpy(label((alpha > reference.ALPHA_FLOOR).numpy(), connectivity=2))
+    for number in islands.unique():
+        shares = kept[(islands == number) & (alpha > 0)]
+        if len(shares):
+            assert shares.max() - shares.min() < 1e-5
+            assert number > 0 or (shares == 1).all()
+
+
+def test_which_islands_fade() -> None:
+    alpha = torch.zeros(60, 100)
+    alpha[:, :40] = 1.0  # somebody
+    alpha[10:15, 50:60] = 0.8  # a ghost: small and unsure
+    alpha[30:35, 50:60] = 1.0  # a hand: small and sure
+    alpha[:, 70:90] = 0.7  # large and unsure
+    alpha[50:, 50:60] = 0.19  # below the floor: not an island
+    faded = ops.fade_islands(alpha)
+    expected = alpha.clone()
+    expected[10:15, 50:60] = 0.0
+    torch.testing.assert_close(faded, expected)
+    alpha[14, 40:50] = 0.3  # a thread to somebody
+    torch.testing.assert_close(ops.fade_islands(alpha), alpha)
+
+
 # --- composite -----------------------------------------------------------------------------------
 
 
@@ -329,6 +375,7 @@ def test_opcheck(device: str) -> None:
     torch.library.opcheck(
         operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 4, 1, 1e-4, True, 0.5)
     )
+    torch.library.opcheck(operators.fade_islands, (alpha, 0.2, 0.08, 0.12, 0.9, 0.95))
     torch.library.opcheck(operators.steady_alpha, (alpha, alpha.flip(1), 0.25, 0.35))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
     torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))
