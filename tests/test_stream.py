@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from conftest import read
 from skimage.data import astronaut
 
@@ -116,6 +117,17 @@ def test_a_person_is_cut_out(matter: Matter) -> None:
     assert alpha[300:450, 100:300].mean() > 0.85  # suit
     assert alpha[20:200, 320:].mean() < 0.1  # shuttle model and wall
     assert alpha[20:200, :60].mean() < 0.1  # flag
+
+
+def test_ghosts_fade(stub: Callable[..., Matter]) -> None:
+    found = torch.zeros(1, 1, 64, 64)
+    found[..., :30] = 1.0  # somebody
+    found[..., 10:16, 45:55] = 0.6  # a lamp
+    matter = stub(lambda _: found)
+    stream, picture = matter.stream(), np.full((64, 64, 3), 128, np.uint8)
+    for alpha in (matter.alpha(picture), stream.alpha(picture), stream.alpha(picture)):
+        assert alpha[:, :25].min() == 1
+        assert alpha[:, 36:].max() == 0
 
 
 def test_single_pictures_have_no_memory(matter: Matter) -> None:
