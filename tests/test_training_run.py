@@ -356,7 +356,10 @@ def test_error_in_a_worker_ends_the_run_at_once(root, tmp_path):
     assert run.stderr == "training.train: portraits-train.tar: bad: the picture can't be decoded\n"
 
 
-def test_interrupt_before_the_first_iteration_is_one_line(root, tmp_path, monkeypatch, capsys):
+def test_interrupt_before_the_first_iteration_is_one_line(root, tmp_path, monkeypatch, capsys, request):
+    # A run in the background of a script would ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(sets, "read", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     with pytest.raises(SystemExit) as caught:
         train.main(["--data", str(root), "--out", str(tmp_path), "--sets", json.dumps(TRAINED)])
