@@ -125,6 +125,44 @@ def test_refine_loss_against_hand_worked_numbers():
     assert terms["refine"].item() == pytest.approx((2 + 2 + 1 + 1) / 4, abs=1e-5)
 
 
+def test_overlap_against_hand_worked_numbers():
+    sure = torch.tensor([[50.0, 50.0], [-50.0, -50.0]])[None, None]
+    target = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[None, None]
+    everywhere = torch.ones(1, 1, 2, 2)
+    # Person and background: one pixel in common, three in either.
+    assert losses.jaccard(sure, target, everywhere).item() == pytest.approx(2 / 3)
+    found = (sure > 0).float()
+    assert losses.jaccard(sure, found, everywhere).item() == pytest.approx(0)
+    # The left column alone: half of the person is found, and no background is there to be judged.
+    left = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[None, None]
+    assert losses.jaccard(sure, target, left).item() == pytest.approx(1 / 2)
+    # Nobody there, a pixel found: the background's overlap alone.
+    nobody = torch.zeros(1, 1, 2, 2)
+    assert losses.jaccard(sure, nobody, everywhere).item() == pytest.approx(1 / 2)
+    assert losses.jaccard(sure, nobody, nobody).item() == 0
+    # A mean over pictures.
+    pair = (torch.cat([a, b]) for a, b in ((sure, sure), (target, found), (everywhere, everywhere)))
+    assert losses.jaccard(*pair).item() == pytest.approx(1 / 3)
+
+
+def test_overlap_is_best_where_the_matte_is_the_target_soft_or_hard():
+    target = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    exact = losses.jaccard(target.logit(), target, torch.ones_like(target))
+    assert exact.item() == pytest.approx(0, abs=1e-6)
+    logits = torch.zeros_like(target, requires_grad=True)
+    losses.jaccard(logits, target, torch.ones_like(target)).backward()
+    assert ((logits.grad < 0) == (target > 0.5)).all()
+
+
+def test_overlap_is_added_by_its_weight():
+    matte = torch.ones(1, 1, 8, 8)
+    output = PlainOutput(torch.zeros(1, 1, 8, 8))
+    without, _ = losses.total(output, prepared(matte, matte))
+    loss, terms = losses.total(output, prepared(matte, matte), overlap_weight=0.3)
+    assert terms["overlap"].item() == pytest.approx(0.5)
+    assert (loss - without).item() == pytest.approx(0.15, abs=1e-6)
+
+
 def test_what_does_not_count_costs_nothing():
     logits = torch.zeros(1, 1, 8, 8)
     logits[..., :4] = 9.0

@@ -36,6 +36,7 @@ class Config:
     size_start: int = 192  # crops have size^2 pixels, growing from start to end
     size_end: int = 320
     refine_weight: float = 0.0  # gamma of eq. (8): 0.1 in the paper's second stage
+    overlap_weight: float = 0.0  # of what the matte lacks in intersection over union; not the paper's
     optimiser: str = "adamw"  # or sgd, with its momentum held still
     momentum: float = 0.9  # sgd's
     max_rate: float = 2e-3  # cosine up in the warm-up, cosine down to nothing
@@ -128,6 +129,7 @@ def check(config: Config) -> None:
         "seed",
         "weight_decay",
         "refine_weight",
+        "overlap_weight",
         "largest_gradient",
         "composites",
         "evaluate_every",

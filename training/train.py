@@ -102,7 +102,9 @@ class Run:
         enabled = c.precision != "float32"
         with torch.autocast(self.device_type, dtype=PRECISIONS[c.precision], enabled=enabled):
             output = self.forward(prepared.image)
-        loss, terms = losses.total(output, prepared, refine_weight=c.refine_weight)
+        loss, terms = losses.total(
+            output, prepared, refine_weight=c.refine_weight, overlap_weight=c.overlap_weight
+        )
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimiser)
