@@ -281,10 +281,12 @@ def connected(mask: Tensor) -> Tensor:
     inside = mask.double()
     labels = (torch.arange(mask.numel(), device=mask.device).reshape(mask.shape) + 1) * inside
     while True:
-        spread = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0] * inside
-        if torch.equal(spread, labels):
-            return labels.long()
-        labels = spread
+        # The largest number around; then, as numbers are places, the number that is found there.
+        spread = (F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0] * inside).long().flatten()
+        jumped = torch.where(spread > 0, spread[(spread - 1).clamp(min=0)], 0).reshape(mask.shape)
+        if torch.equal(jumped.double(), labels):
+            return jumped
+        labels = jumped.double()
 
 
 def ramp(values: Tensor, low: float, high: float) -> Tensor:
