@@ -53,7 +53,7 @@ def set_up(context: av.VideoCodecContext, first: Frame, layout: PixelFormat, opt
 
 
 def open_encoder(context: av.VideoCodecContext) -> None:
-    """Before PyAV does so itself, at the first frame or packet."""
+    """Before PyAV does so itself, at the first frame or packet: threads stay scheduled as they are."""
     with kept_scheduling():
         context.open()
 
