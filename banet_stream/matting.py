@@ -153,7 +153,7 @@ class MatteStream:
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Like ``Matter.alpha``, for the next frame."""
         small, luma = self.matter._see(rgb)
-        return ops.upsample_alpha(ops.fade_islands(self._smooth(small)[0, 0]).cpu(), luma).numpy()
+        return ops.upsample_alpha(self._mended(small).cpu(), luma).numpy()
 
     def network_alpha(self, frame: Frame) -> Tensor:
         """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded."""
@@ -177,8 +177,12 @@ class MatteStream:
             turns = frame.rotation // 90
             upright = torch.rot90(coded, turns, (2, 3))
         with self.timings("network"):
-            alpha = ops.fade_islands(self._smooth(upright)[0, 0])
+            alpha = self._mended(upright)
         return torch.rot90(alpha, -turns).contiguous()
+
+    def _mended(self, image: Tensor) -> Tensor:
+        """The matte [h, w] to show. What fades does so last: before smoothing, islands would come and go."""
+        return ops.fade_islands(self._smooth(image)[0, 0])
 
     def _smooth(self, image: Tensor) -> Tensor:
         """The matte [1, 1, h, w], steadied by the one before where both agree."""

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -130,6 +130,13 @@ def timed(call: Callable[[], object], device: str) -> float:
     if device != "cpu":
         torch.cuda.synchronize()
     return 1000 * (time.perf_counter() - start)
+
+
+def turn_by_turn(calls: Sequence[Callable[[], object]], runs: int, *, warm: int) -> list[float]:
+    """Each call's median milliseconds on a CPU, after ``warm`` rounds; they take turns, so that other load on
+    the machine meets all."""
+    rounds = [[timed(call, "cpu") for call in calls] for _ in range(warm + runs)]
+    return [statistics.median(own) for own in zip(*rounds[warm:], strict=True)]
 
 
 def measure(

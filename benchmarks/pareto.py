@@ -11,10 +11,9 @@ same weights; the graph in 8 bits has the trained one.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,22 +24,16 @@ from banet_stream.network import BANet
 from banet_stream.openvino_engine import OpenVinoEngine
 from training import evaluate, sets
 
-from .bench_ops import RESULTS, about
+from .bench_ops import RESULTS, about, turn_by_turn
 
 SIZES = (256, 320, 384, 448, 512, 576, 704)
 WAYS = (("int8", 2), ("bfloat16", 2), ("bfloat16", 4))  # precision and stride of the detail branch
 
 
 def milliseconds(engines: Sequence[Engine], size: int, runs: int = 30) -> list[float]:
-    """Each one's median time of a 16:9 picture; they take turns, so that other load meets all."""
+    """Each one's median time of a 16:9 picture."""
     image = torch.rand(1, 3, *network_size(1080, 1920, size))
-    times: list[list[float]] = [[] for _ in engines]
-    for _ in range(runs + 3):
-        for engine, own in zip(engines, times, strict=True):
-            start = time.perf_counter()
-            engine(image)
-            own.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(own[3:]) for own in times]
+    return turn_by_turn([partial(engine, image) for engine in engines], runs, warm=3)
 
 
 def with_stride(model: str, stride: int) -> BANet:

@@ -16,10 +16,9 @@ picture at different scales.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -31,20 +30,19 @@ from torch.nn import functional as F
 
 from banet_stream import ops
 from banet_stream.engines import load_network
-from banet_stream.network import BANet, upsample
+from banet_stream.network import COARSEST_STRIDE, BANet, upsample
 from training import evaluate, sets
 from training.data import to_input
 from training.evaluate import Matte
 from training.pairs import Array
 
-from .bench_ops import RESULTS, about
+from .bench_ops import RESULTS, about, turn_by_turn
 
 # How many times as large as the small picture the full one is: where accuracy is measured, and time.
 ACCURACY_FACTOR, TIMED_FACTORS = 2, (4, 8)
 # Of the full picture, in its pixels. The halo holds what the detail branch and fusion look at beside a tile.
 TILE, HALO = 64, 32
 BUDGETS = (0.15, 0.3, 1.0)  # share of the tiles refined
-MULTIPLE = 32  # what the network's sides are
 
 
 class Sparse:
@@ -67,10 +65,9 @@ class Sparse:
         alpha = upsample(coarse, self.factor).sigmoid()
         tiles = self.chosen(guided[:, 3:])
         if tiles:
-            for (top, left), refined in zip(
-                tiles, self.refined(features, logits, full, gate, tiles), strict=True
-            ):
-                alpha[0, :, top : top + TILE, left : left + TILE] = refined
+            refined = self.refined(features, logits, full, gate, tiles)
+            for (top, left), tile in zip(tiles, refined, strict=True):
+                alpha[0, :, top : top + TILE, left : left + TILE] = tile
         return alpha
 
     def chosen(self, attention: Tensor) -> list[tuple[int, int]]:
@@ -113,7 +110,7 @@ def ways(network: BANet, factor: int) -> dict[str, Way]:
         return alpha
 
     def guided(small: Tensor, full: Tensor) -> Tensor:
-        luma = (full[0].mean(0) * 58 + 115).clamp(0, 255).to(torch.uint8)  # nearly; the mean and deviation
+        luma = (full[0].mean(0) * 58 + 115).clamp(0, 255).to(torch.uint8)  # MEAN and STD, nearly
         return ops.upsample_alpha(whole(small)[0, 0], luma)[None, None]
 
     found: dict[str, Way] = {
@@ -129,31 +126,25 @@ def ways(network: BANet, factor: int) -> dict[str, Way]:
 def predictor(way: Way, factor: int) -> evaluate.Predict:
     def predict(rgb: Array) -> Matte:
         rows, columns = rgb.shape[:2]
-        multiple = max(TILE, MULTIPLE * factor)
+        multiple = max(TILE, COARSEST_STRIDE * factor)
         size = tuple(max(1, round(side / multiple)) * multiple for side in (columns, rows))
         full = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
         half = (size[0] // factor, size[1] // factor)
         small = cv2.resize(full, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         alpha = way(*(to_input(torch.from_numpy(picture[None])) for picture in (small, full)))[0, 0].numpy()
-        return cv2.resize(alpha, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(
-            np.float32, copy=False
-        )
+        back = cv2.resize(alpha, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        return back.astype(np.float32, copy=False)
 
     return evaluate.Predict(predict)
 
 
 def milliseconds(found: dict[str, Way], factor: int, runs: int) -> dict[str, float]:
-    """Medians; they take turns, so that other load meets all."""
+    """Each way's median time of a 16:9 picture."""
     photo = cv2.resize(astronaut()[:288], (512 * factor, 288 * factor), interpolation=cv2.INTER_LINEAR)
     full = to_input(torch.from_numpy(photo.astype(np.uint8, copy=False)[None]))
     small = F.avg_pool2d(full, factor)
-    times: dict[str, list[float]] = {name: [] for name in found}
-    for _ in range(runs + 1):
-        for name, way in found.items():
-            start = time.perf_counter()
-            way(small, full)
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(own[1:]) for name, own in times.items()}
+    times = turn_by_turn([partial(way, small, full) for way in found.values()], runs, warm=1)
+    return dict(zip(found, times, strict=True))
 
 
 def main() -> int:
@@ -178,7 +169,6 @@ def main() -> int:
     text = "\n".join(lines) + "\n"
     print("\n" + text)
     if options.save:
-        RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "sparse-cpu.md").write_text(text)
     return 0
 

@@ -1,5 +1,5 @@
 // fade_islands on the CPU: what is connected is found serially, by union-find over the matte's pixels.
-#include "cpu.h"
+#include "matte_cpu.h"
 
 namespace banet {
 
@@ -63,8 +63,7 @@ static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double small_l
   const int pixels = height * width;
   const Tensor out = empty_plane(alpha, height, width);
   float* result = static_cast<float*>(out.mutable_data_ptr());
-  const float* given = static_cast<const float*>(alpha.const_data_ptr());
-  for (int i = 0; i < pixels; ++i) result[i] = clean_alpha(given[i]);
+  load_alpha(result, plane_of<float>(alpha));
 
   int* parent = scratch<int, 8>(pixels);
   connect(parent, result, height, width, static_cast<float>(floor));
