@@ -433,7 +433,7 @@ def test_average_follows_weights_and_running_statistics():
 
 
 def test_presets_are_starting_values_that_options_change():
-    assert train.parse([]) == train.Config()
+    assert train.parse([]) == train.Config(**configuration.PRESETS["best"])
     paper = train.parse(["--preset", "paper"])
     found = (paper.optimiser, paper.momentum, paper.weight_decay, paper.max_rate, paper.batch)
     assert found == ("sgd", 0.9, 1e-4, 0.1, 16)

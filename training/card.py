@@ -203,9 +203,14 @@ def losses_of(c: Mapping[str, Any]) -> str:
         if c["refine_weight"]
         else "The paper's refine loss (eq. 5-7), and with\n  it stage two, is not in it."
     )
+    overlap = (
+        f" {c['overlap_weight']:g} x what the matte lacks in intersection over union (Jaccard)."
+        if c["overlap_weight"]
+        else ""
+    )
     return f"""{losses.SEGMENTATION_WEIGHT} x binary cross-entropy of the matte (eq. 3) + \
 {losses.BOUNDARY_WEIGHT} x that of the boundary
-  attention map (eq. 4) against Canny edges dilated by eq. (1). {refine}"""
+  attention map (eq. 4) against Canny edges dilated by eq. (1).{overlap} {refine}"""
 
 
 def optimiser(c: Mapping[str, Any]) -> str:
@@ -213,4 +218,5 @@ def optimiser(c: Mapping[str, Any]) -> str:
     decay = f"weight decay {c['weight_decay']:g} on {where}"
     if c["optimiser"] == "sgd":
         return f"SGD with momentum {c['momentum']:g}, {decay}"
-    return f"AdamW, {decay}, beta 1 between 0.95 and 0.85 against the rate"
+    names = {"adamw": "AdamW", "muon": "Muon (Adam where there are no large kernels)"}
+    return f"{names[c['optimiser']]}, {decay}, Adam's beta 1 between 0.95 and 0.85 against the rate"

@@ -37,7 +37,7 @@ class Config:
     size_end: int = 320
     refine_weight: float = 0.0  # gamma of eq. (8): 0.1 in the paper's second stage
     overlap_weight: float = 0.0  # of what the matte lacks in intersection over union; not the paper's
-    optimiser: str = "adamw"  # or sgd, with its momentum held still
+    optimiser: str = "adamw"  # or muon, or sgd, with its momentum held still
     momentum: float = 0.9  # sgd's
     max_rate: float = 2e-3  # cosine up in the warm-up, cosine down to nothing
     warm_up: float = 0.1  # share of the iterations; 0: the largest rate at once
@@ -88,7 +88,7 @@ PAPER: dict[str, Any] = {
     "sets": {"fashion-train": 1.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {},
+    "best": {"optimiser": "muon", "max_rate": 3e-3},
     "paper": PAPER,
     "paper-refine": PAPER
     | {
@@ -104,7 +104,7 @@ CHOICES = {
     "preset": tuple(PRESETS),
     "network": networks.NAMES,
     "augmentation": tuple(augment.AUGMENTATIONS),
-    "optimiser": ("adamw", "sgd"),
+    "optimiser": ("adamw", "muon", "sgd"),
     "decay": ("kernels", "all"),
     "precision": ("bfloat16", "float16", "float32"),
     "broken": ("refuse", "skip"),
@@ -178,7 +178,7 @@ def parse(arguments: Sequence[str] | None, *, prog: str, description: str | None
                 *names,
                 type=type(f.default),
                 choices=CHOICES.get(f.name),
-                help=f"default: {f.default!r}",
+                help=f"default: {PRESETS['best'].get(f.name, f.default)!r}",
             )
     parser.add_argument("--sets", type=set_weights, help='JSON, e.g. {"portraits-train": 1.0}')
     values = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}

@@ -29,6 +29,7 @@ from .baselines.pfcn import PFCN
 from .config import Config, check
 from .distributed import World
 from .logs import Log, Means
+from .muon import Muon
 from .pairs import Pair
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -64,7 +65,7 @@ class Run:
             total_steps=config.iterations,
             # A warm-up of one iteration is none, and divides OneCycleLR by zero.
             pct_start=config.warm_up if config.warm_up * config.iterations > 1 else 0.0,
-            cycle_momentum=config.optimiser == "adamw",
+            cycle_momentum=config.optimiser != "sgd",
         )
         self.device_type = torch.device(config.device).type
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=config.precision == "float16")
@@ -252,6 +253,8 @@ def build_optimiser(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     groups = decay_groups(model, config.weight_decay, everything=config.decay == "all")
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=config.max_rate, momentum=config.momentum)
+    if config.optimiser == "muon":
+        return Muon(groups, config.max_rate)
     return torch.optim.AdamW(groups, lr=config.max_rate)
 
 
