@@ -2,7 +2,7 @@
 
 In 8 bits it computes the graph that lies beside a model's weights. For float32 and bfloat16 the graph is
 made from the network itself, once: that takes seconds, so it is kept in the user's cache folder and read from
-there afterwards. One compiled graph serves every size.
+there afterwards. So is what OpenVINO makes of a graph for this CPU. One compiled graph serves every size.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class OpenVinoEngine:
             graph = quantised_graph(the_core(), network, quantised)
         else:
             graph = cached_graph(the_core(), network)
-        self._request = the_core().compile_model(graph, "CPU", options).create_infer_request()
+        self._request = compiled(the_core(), graph, options).create_infer_request()
         self._lock = threading.Lock()  # a request serves one caller at a time, and holds what it gave
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -109,6 +109,16 @@ class OpenVinoEngine:
 def the_core() -> openvino.Core:
     """One for the process: each has plugins and threads of its own."""
     return openvino.Core()
+
+
+def compiled(core: openvino.Core, graph: openvino.Model, options: dict[str, Any]) -> openvino.CompiledModel:
+    """The graph made for this CPU. OpenVINO keeps that in the cache folder too, and makes anew what it can't
+    read there: a start takes a third of a second less."""
+    try:
+        return core.compile_model(graph, "CPU", options | {"CACHE_DIR": str(cache_folder() / "compiled")})
+    except RuntimeError as error:  # most likely the folder
+        log.info("not from the cache (%s): compiled anew", str(error).splitlines()[-1])
+    return core.compile_model(graph, "CPU", options)
 
 
 def pad_to_stride(image: NDArray[np.float32]) -> NDArray[np.float32]:

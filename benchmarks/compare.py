@@ -7,6 +7,7 @@ behind. They take turns, so that other load on the machine meets all. Frames per
 first frame to the end of the file (start-up stands in its own column); CPU seconds and peak memory are what
 the kernel counted for the whole process. Shown are medians, and each one's share of the pure transcode.
 
+The RVM-shaped network has random weights (its own can't be had here) and shows what such a network costs.
 --mediapipe names a Python that has mediapipe 0.10.14, av and pillow (it needs an older NumPy than we do).
 --data names pictures with mattes (a tar, as for training): how accurate each one's mattes are, at the size it
 uses for video.
@@ -43,6 +44,7 @@ from .chart import bars
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README, CHART = HERE.parent / "README.md", HERE.parent / "docs/compare.svg"
+RVM = "RVM-shaped network, ONNX Runtime"
 BEGIN, END = "<!-- benchmarks/compare.py writes from here -->\n", "<!-- to here -->\n"
 
 
@@ -102,6 +104,7 @@ def contenders(
     for quality in QUALITIES:
         rows[f"banet-stream --quality {quality}"] = [python, "-m", "banet_stream", clip]
     rows["PyTorch eager BANet"] = [python, str(peers / "torch_eager.py"), clip]
+    rows[RVM] = [python, str(peers / "rvm_shaped.py"), clip]
     if mediapipe:
         for model in ("landscape", "general"):
             rows[f"MediaPipe script, {model}"] = [mediapipe, str(peers / "mediapipe_selfie.py"), clip]
@@ -116,8 +119,18 @@ def contenders(
             words += [str(output), room]
         if "MediaPipe" in name:
             words.append(name.split()[-1])
+        if name == RVM:
+            words.append(rvm_network(folder))
         made[name] = (words, output)
     return made
+
+
+def rvm_network(folder: Path) -> str:
+    """Writes a network of RobustVideoMatting's shape."""
+    path = str(folder / "rvm.onnx")
+    command = [sys.executable, str(HERE / "peers/rvm_network.py"), path]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # the exporter says what it lacks
+    return path
 
 
 def accuracies(data: Path, mediapipe: str | None, folder: Path) -> dict[str, str]:

@@ -119,16 +119,17 @@ def test_damaged_int8_is_refused(tmp_path: Path, suffix: str) -> None:
 
 def test_the_graph_is_kept_and_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64))
-    assert sorted(p.suffix for p in cache.iterdir()) == [".bin", ".xml"]
+    assert sorted(p.suffix for p in cache.rglob("*.*")) == [".bin", ".blob", ".xml"]
     monkeypatch.setattr("banet_stream.openvino_engine.make_graph", lambda _: pytest.fail("made twice"))
     again = OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64))
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+@pytest.mark.parametrize("suffix", [".xml", ".bin", ".blob"])
 def test_a_damaged_cache_is_made_anew(cache: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64))
-    (damaged,) = cache.glob(f"*{suffix}")
+    (damaged,) = cache.rglob(f"*{suffix}")
+    damaged.chmod(0o600)
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 3])
     assert torch.equal(OpenVinoEngine(load_network("banet64"), "float32")(picture(1, 3, 64, 64)), first)
     monkeypatch.setattr("banet_stream.openvino_engine.make_graph", lambda _: pytest.fail("not repaired"))
