@@ -57,7 +57,11 @@ def load_engine(
     network = load_network(model)
     if where.type == "cuda" and engine == "openvino":
         raise DeviceError("--engine openvino: runs on the CPU; add --device cpu, or leave --engine out")
-    if where.type == "cuda" or engine == "torch":
+    if where.type == "cuda":
+        from .cuda_engine import CudaEngine  # noqa: PLC0415  (it imports this module)
+
+        return CudaEngine(network, where, choose_precision(precision, where))
+    if engine == "torch":
         return TorchEngine(network, where, choose_precision(precision, where))
     try:
         from .openvino_engine import OpenVinoEngine  # noqa: PLC0415  (may not be there)
@@ -107,12 +111,17 @@ class TorchEngine:
         matte, output = self.run(image)
         return matte, output.boundary.float()
 
+    def forward(self, image: Tensor) -> BANetOutput:
+        """The network, on an image of its own type and memory format."""
+        output: BANetOutput = self.network(image)
+        return output
+
     @torch.inference_mode()
     def run(self, image: Tensor) -> tuple[Tensor, BANetOutput]:
         """The matte, and all that the network gave: a baseline has no boundary attention map."""
         try:
             image = image.to(self.device, self.dtype, memory_format=torch.channels_last)
-            output = self.network(image)
+            output = self.forward(image)
             logits = output.alpha.float()
         except (RuntimeError, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

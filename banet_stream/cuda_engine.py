@@ -1,0 +1,118 @@
+"""The network in PyTorch on an NVIDIA GPU, launched as one CUDA graph instead of a hundred kernels.
+
+It has run on no GPU yet. So nothing rests on it: what a graph gives is compared with the network's own answer
+when it is captured, and where capturing fails or they differ, the network runs kernel by kernel, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .engines import TorchEngine
+from .network import BANet, BANetOutput
+
+log = logging.getLogger(__name__)
+
+# A graph serves one shape and keeps its memory; videos of many shapes need no more than the last ones.
+MOST_GRAPHS = 4
+# Runs before capturing: cuDNN chooses its algorithms, the allocator finds its memory.
+WARM_UPS = 3
+# How far logits in half precision may differ between two runs of the same kernels.
+TOLERANCE = 1e-2
+
+
+class Graph(Protocol):
+    """The network for one shape of image."""
+
+    def __call__(self, image: Tensor) -> BANetOutput:
+        """What the network gives, in memory that the next call overwrites."""
+
+
+class CudaEngine(TorchEngine):
+    """As TorchEngine, with a CUDA graph for each of the last shapes. Several threads may call it."""
+
+    def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
+        super().__init__(network, device, precision)
+        self.name = "torch (CUDA graphs)"
+        self.graphs: dict[tuple[int, ...], Graph] = {}  # the last used one last
+        self._capturing = True
+        self._lock = threading.Lock()  # copying in, launching and copying out belong together
+
+    def forward(self, image: Tensor) -> BANetOutput:
+        """See TorchEngine."""
+        with self._lock:
+            graph = self.graph_for(image) if self._capturing else None
+            if graph is None:
+                return super().forward(image)
+            return BANetOutput(*(output.clone() for output in graph(image)))
+
+    def graph_for(self, image: Tensor) -> Graph | None:
+        """The graph of this shape; None where there can be none, from then on."""
+        shape = tuple(image.shape)
+        graph = self.graphs.pop(shape, None)
+        try:
+            graph = graph or checked(Captured(self.network, image), self.network, image)
+        except RuntimeError as error:
+            log.warning("CUDA graphs don't work here (%s): the network runs without them", first_line(error))
+            self.name, self._capturing = TorchEngine.name, False
+            self.graphs.clear()
+            return None
+        self.graphs[shape] = graph
+        if len(self.graphs) > MOST_GRAPHS:
+            del self.graphs[next(iter(self.graphs))]
+        return graph
+
+
+class Captured:
+    """A CUDA graph of the network.
+
+    Args:
+        network: prepared for the image's device.
+        image: of the shape, type and memory format that all others will have.
+
+    Raises:
+        RuntimeError: when it can't be captured.
+    """
+
+    def __init__(self, network: torch.nn.Module, image: Tensor) -> None:
+        self.image = image.clone(memory_format=torch.preserve_format)
+        with torch.cuda.device(image.device):
+            # What runs before capturing must be on another stream than the default one.
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    network(self.image)
+            torch.cuda.current_stream().wait_stream(side)
+            self.graph = torch.cuda.CUDAGraph()
+            # Other threads decode and composite meanwhile.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.output: BANetOutput = network(self.image)
+
+    def __call__(self, image: Tensor) -> BANetOutput:
+        """See Graph."""
+        self.image.copy_(image)
+        self.graph.replay()
+        return self.output
+
+
+def checked(graph: Graph, network: torch.nn.Module, image: Tensor) -> Graph:
+    """The graph, if it gives what the network gives.
+
+    Raises:
+        RuntimeError: when it does not.
+    """
+    expected, found = network(image).alpha.float(), graph(image).alpha.float()
+    scale = float(expected.abs().max())
+    if not float((found - expected).abs().max()) <= TOLERANCE * max(1.0, scale):
+        raise RuntimeError("a graph gives other mattes than the network")
+    return graph
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

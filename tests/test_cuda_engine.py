@@ -1,0 +1,134 @@
+"""CUDA graphs: on a GPU what they compute, anywhere what happens where they don't work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+import torch
+from operator_inputs import needs_cuda
+
+from banet_stream import cuda_engine
+from banet_stream.cuda_engine import MOST_GRAPHS, CudaEngine
+from banet_stream.engines import TorchEngine, load_engine, load_network
+from banet_stream.errors import MatteError
+from banet_stream.network import BANetOutput
+
+CPU = torch.device("cpu")
+
+
+def picture(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+class Recorded:
+    """As a CUDA graph on a CPU: it answers in memory that the next call overwrites."""
+
+    made = 0
+    shift = 0.0
+
+    def __init__(self, network, image):
+        type(self).made += 1
+        self.network = network
+        self.output = BANetOutput(*(torch.full_like(part, 7.0) for part in network(image)))
+
+    def __call__(self, image):
+        for kept, new in zip(self.output, self.network(image), strict=True):
+            kept.copy_(new + self.shift)
+        return self.output
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    kind = type("Recorded", (Recorded,), {"made": 0})
+    monkeypatch.setattr(cuda_engine, "Captured", kind)
+    return kind
+
+
+@pytest.fixture
+def engines():
+    network = load_network("banet64")
+    return TorchEngine(network, CPU, "float32"), CudaEngine(network, CPU, "float32")
+
+
+def test_each_shape_is_captured_once_and_answers_stay(engines, recorded):
+    plain, graphed = engines
+    pictures = [picture(1, 3, 64, 64), picture(1, 3, 64, 96)]
+    expected = [plain.outputs(image) for image in pictures * 2]
+    found = [graphed.outputs(image) for image in pictures * 2]  # the first ones are read after the last
+    for wanted, got in zip(expected, found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
+    assert recorded.made == 2
+    assert graphed.name == "torch (CUDA graphs)"
+
+
+def test_the_shapes_used_last_are_kept(engines, recorded):
+    _, graphed = engines
+    shapes = [(1, 3, 32, 32 * i) for i in range(1, MOST_GRAPHS + 2)]
+    for shape in (*shapes[:-1], shapes[0], shapes[-1]):
+        graphed(picture(*shape))
+    assert set(graphed.graphs) == {*shapes} - {shapes[1]}
+    assert recorded.made == len(shapes)
+
+
+def test_threads_get_their_own_answers(engines, recorded):
+    plain, graphed = engines
+    pictures = [torch.randn(1, 3, 64, 64) for _ in range(4)]
+    expected, found = [plain(image) for image in pictures], {}
+
+    def work(i):
+        found[i] = [graphed(pictures[i]) for _ in range(8)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(one, expected[i]) for i, many in found.items() for one in many)
+    assert recorded.made == 1
+
+
+@pytest.mark.parametrize("trouble", ["fails", "differs", "no numbers"])
+def test_where_graphs_do_not_work_the_network_does_and_says_so(
+    engines, recorded, monkeypatch, caplog, trouble
+):
+    plain, graphed = engines
+    if trouble == "fails":
+
+        def capture(*_):
+            recorded.made += 1
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+        monkeypatch.setattr(cuda_engine, "Captured", capture)
+    recorded.shift = {"differs": 0.5, "no numbers": float("nan")}.get(trouble, 0.0)
+    image = picture(1, 3, 64, 64)
+    with caplog.at_level(logging.WARNING):
+        found = [graphed(image) for _ in range(2)]
+    assert all(torch.equal(one, plain(image)) for one in found)
+    assert recorded.made == 1, "tried again for every frame"
+    assert len(caplog.records) == 1
+    assert "the network runs without them" in caplog.text
+    assert graphed.name == "torch"
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_graphs_compute_what_the_network_computes(precision, caplog):
+    device, network = torch.device("cuda"), load_network("banet64")
+    plain, graphed = TorchEngine(network, device, precision), CudaEngine(network, device, precision)
+    for shape in [(1, 3, 64, 96), (1, 3, 288, 512), (1, 3, 64, 96), (2, 3, 50, 77)]:
+        image = picture(*shape)
+        for wanted, got in zip(plain.outputs(image), graphed.outputs(image), strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-2, rtol=0)
+    assert not caplog.records
+    assert len(graphed.graphs) == 3
+
+
+@needs_cuda
+def test_a_gpu_gets_graphs_and_what_is_no_number_is_an_error_there_too():
+    engine = load_engine("banet64", device="cuda")
+    assert isinstance(engine, CudaEngine)
+    engine(picture(1, 3, 64, 64))
+    with pytest.raises(MatteError, match="gave no numbers"):
+        engine(torch.full((1, 3, 64, 64), float("inf")))
