@@ -14,7 +14,7 @@ from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
 
 def add_matter_options(group: Any) -> None:
     """``group``: a parser or one of its groups."""
-    add, sizes = group.add_argument, ", ".join(map(str, QUALITIES.values()))
+    add, sizes = group.add_argument, ", ".join(str(point.size) for point in QUALITIES.values())
     add(
         "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
     )
@@ -22,7 +22,7 @@ def add_matter_options(group: Any) -> None:
         "--quality",
         choices=tuple(QUALITIES),
         default=DEFAULT_QUALITY,
-        help=f"{', '.join(QUALITIES)}; default: {DEFAULT_QUALITY}",
+        help=f"{', '.join(QUALITIES)} (looks at every frame mirrored, too); default: {DEFAULT_QUALITY}",
     )
     add("--size", type=int, help=f"longest side the network sees; default: by quality, {sizes}")
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
@@ -41,12 +41,14 @@ def make_matter(options: argparse.Namespace) -> Matter:
         raise UsageError(f"--threads {options.threads}: must be 0 (all cores) or more")
     if options.threads:
         torch.set_num_threads(options.threads)
+    point = QUALITIES[options.quality]
     try:
         return Matter(
             options.model,
             device=options.device,
             precision=options.precision,
-            size=QUALITIES[options.quality] if options.size is None else options.size,
+            size=point.size if options.size is None else options.size,
+            mirrored=point.mirrored,
             engine=options.engine,
             threads=options.threads,
         )

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from . import ops
 from .background import Background, Transparent
 from .cutout import cut_out
-from .engines import load_engine
+from .engines import Engine, load_engine
 from .errors import MatteError
 from .frame import AnyFrame, Frame, Packet
 from .hdr import for_network, is_hdr
@@ -24,11 +25,24 @@ from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
-# Working points: the longest side that the network sees (benchmarks/results/pareto-cpu.md). People who fill a
-# 16:9 frame lose accuracy above 576, where they are larger than any it was trained on.
-QUALITIES = {"fast": 384, "balanced": 512, "best": 576}
+
+
+class WorkingPoint(NamedTuple):
+    """The longest side that the network sees, and whether it looks twice, at the mirrored frame too."""
+
+    size: int
+    mirrored: bool
+
+
+# benchmarks/results/pareto-cpu.md. People who fill a 16:9 frame lose accuracy above 576, where they are
+# larger than any it was trained on.
+QUALITIES = {
+    "fast": WorkingPoint(384, mirrored=False),
+    "balanced": WorkingPoint(512, mirrored=False),
+    "best": WorkingPoint(512, mirrored=True),
+}
 DEFAULT_QUALITY = "balanced"
-DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY]
+DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY].size
 SMALLEST_SIZE, LARGEST_SIZE = 64, 4096
 
 # The longer side of what the network sees is at least this (or ``size``): it was trained at 192 to 320.
@@ -57,6 +71,8 @@ class Matter:
         engine: what runs the network: ``auto`` (on a CPU OpenVINO), ``openvino`` or ``torch``.
         threads: for the network on a CPU; 0: as many as there are cores.
         size: longest side of the picture as the network sees it, in pixels.
+        mirrored: of videos, too, the network sees every frame twice, as it is and mirrored, and the mean
+            counts: more accurate, and twice its time. Single pictures are always seen so.
 
     Raises:
         WeightsError, DeviceError, ValueError: when one of these can't be had.
@@ -71,8 +87,9 @@ class Matter:
         size: int = DEFAULT_SIZE,
         engine: str = "auto",
         threads: int = 0,
+        mirrored: bool = False,
     ) -> None:
-        self.model, self.size = model, checked_size(size)
+        self.model, self.size, self.mirrored = model, checked_size(size), mirrored
         self.engine = load_engine(model, device=device, precision=precision, engine=engine, threads=threads)
 
     def at_size(self, size: int) -> Matter:
@@ -85,7 +102,8 @@ class Matter:
     def description(self) -> str:
         """What really runs, for people."""
         engine = self.engine
-        return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, size {self.size}"
+        size = f"size {self.size}{', mirrored too' if self.mirrored else ''}"
+        return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, {size}"
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The matte of one picture, without memory of earlier ones.
@@ -97,16 +115,21 @@ class Matter:
             float32 [H, W] in 0..1: how much of each pixel is person.
         """
         small, luma = self._see(rgb)
-        alpha = ops.fade_islands(self._matte(small)[0, 0])
+        alpha = ops.fade_islands(self._matte(small, mirrored=True)[0, 0])
         return ops.upsample_alpha(alpha.cpu(), luma).numpy()
 
-    def stream(self) -> MatteStream:
-        """For the frames of one video in order: mattes with memory, steadier than single ones."""
-        return MatteStream(self)
+    def stream(self, *, mirrored: bool | None = None) -> MatteStream:
+        """For the frames of one video in order: mattes with memory, steadier than single ones.
 
-    def _matte(self, image: Tensor) -> Tensor:
+        ``mirrored``: in place of the Matter's own.
+        """
+        return MatteStream(self, mirrored=mirrored)
+
+    def _matte(self, image: Tensor, *, mirrored: bool) -> Tensor:
         """The engine's matte [1, 1, h, w] of what ``_see`` gives."""
         alpha = self.engine(image)
+        if mirrored:
+            alpha = mean_with_mirrored(alpha, image, self.engine)
         if not bool(alpha.isfinite().all()):
             raise MatteError("the matte holds no numbers")
         return alpha
@@ -122,6 +145,11 @@ class Matter:
         return small, planes[0]
 
 
+def mean_with_mirrored(alpha: Tensor, image: Tensor, engine: Engine) -> Tensor:
+    """The mean of ``alpha``, the engine's matte of an image [N, 3, h, w], and that of the mirrored one."""
+    return (alpha + engine(image.flip(3)).flip(3)) / 2
+
+
 def checked_size(size: int) -> int:
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise ValueError(f"Matter: size must be between {SMALLEST_SIZE} and {LARGEST_SIZE}, got {size}")
@@ -134,10 +162,19 @@ class MatteStream:
     Args:
         save_power: the network rests while nothing moves: the last matte, of a picture that looked the same,
             serves again, for at most MOST_RESTS frames in a row.
+        mirrored: as of ``Matter.stream``.
     """
 
-    def __init__(self, matter: Matter, timings: Timings | None = None, *, save_power: bool = False) -> None:
+    def __init__(
+        self,
+        matter: Matter,
+        timings: Timings | None = None,
+        *,
+        save_power: bool = False,
+        mirrored: bool | None = None,
+    ) -> None:
         self.matter = matter
+        self.mirrored = matter.mirrored if mirrored is None else mirrored
         self.timings = timings or Timings()
         self.save_power = save_power
         self.frames = self.rested = 0  # seen, and those of them that the network did not see
@@ -190,7 +227,7 @@ class MatteStream:
         if self.save_power and self._nothing_moves(image):
             assert self._previous is not None
             return self._previous
-        alpha = self.matter._matte(image)
+        alpha = self.matter._matte(image, mirrored=self.mirrored)
         seen = F.avg_pool2d(image, 16)
         previous, before = self._previous, self._seen
         if previous is not None and before is not None and previous.shape == alpha.shape:

@@ -14,7 +14,7 @@ from torch import Tensor
 from . import cutout, ops
 from .background import Background, open_background
 from .frame import BT709, FULL, PIXEL_FORMATS, Colour, Frame, rgb_of
-from .matting import Matter, network_size
+from .matting import Matter, mean_with_mirrored, network_size
 from .network import MEAN, STD
 from .timings import Timings
 
@@ -38,7 +38,7 @@ def replace_background(
         uint8 [H, W, 3].
     """
     frame = frame_of(rgb)
-    alpha = (matter or Matter()).stream().network_alpha(frame).cpu()
+    alpha = (matter or Matter()).stream(mirrored=True).network_alpha(frame).cpu()
     return rgb_of(composited(frame, alpha, background))
 
 
@@ -53,7 +53,7 @@ def cut_out(rgb: NDArray[np.uint8], *, matter: Matter | None = None) -> NDArray[
         uint8 [H, W, 4]: RGB with straight alpha; the old background's colour is taken out of soft edges.
     """
     frame = frame_of(rgb)
-    cut = cutout.cut_out(frame, (matter or Matter()).stream().network_alpha(frame).cpu())
+    cut = cutout.cut_out(frame, (matter or Matter()).stream(mirrored=True).network_alpha(frame).cpu())
     assert cut.alpha is not None  # what a cut-out is for
     picture = np.dstack([rgb_of(cut), np.round(cut.alpha.numpy() * 255).astype(np.uint8)])
     opaque = picture[..., 3] == 255
@@ -86,6 +86,7 @@ def explain(
         )
     with timings("network"):
         alpha, boundary = matter.engine.outputs(image)
+        alpha = mean_with_mirrored(alpha, image, matter.engine)
     small = ops.fade_islands(alpha[0, 0].cpu())
     with timings("composite"):
         result = composited(frame, small, background)

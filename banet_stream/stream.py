@@ -163,7 +163,7 @@ def process(
         sink.announce = announce or sink.announce
         for path in (output, alpha_out):
             refuse_to_overwrite(path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
-        stream = MatteStream(matter)
+        stream = matter.stream(mirrored=True if isinstance(video, Photo) else None)
         samples = CoreSamples(sink.resumed_frames) if verify else None
         if samples and not isinstance(getattr(sink, "main", sink), Sink):
             raise OutputError(f"--verify: {output} is no video file, which it could read again")

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,9 +137,9 @@ def rvm_network(folder: Path) -> str:
 def accuracies(data: Path, mediapipe: str | None, folder: Path) -> dict[str, str]:
     """Contender -> mIoU and boundary IoU, as the table shows them."""
     pairs = sets.read(data)
-    matter = Matter(device="cpu")
     predictors = {
-        f"banet-stream --quality {quality}": matter.at_size(size).alpha for quality, size in QUALITIES.items()
+        f"banet-stream --quality {quality}": as_first_frame(Matter(device="cpu", **point._asdict()))
+        for quality, point in QUALITIES.items()
     }
     for model in ("landscape", "general") if mediapipe else ():
         mattes = folder / model
@@ -151,6 +152,11 @@ def accuracies(data: Path, mediapipe: str | None, folder: Path) -> dict[str, str
         numbers = evaluate.summary(*evaluate.score(evaluate.Predict(predict), pairs))
         shown[name] = f"{numbers['miou']:.1f} | {numbers['boundary_iou']:.2f}"
     return shown
+
+
+def as_first_frame(matter: Matter) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """The matte of a picture that a video begins with."""
+    return lambda rgb: matter.stream().alpha(rgb)
 
 
 def read_matte(path: Path) -> NDArray[np.float32]:
