@@ -309,8 +309,13 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
 
 
 def test_commands_of_the_readme_are_understood():
-    text = (REPOSITORY / "training" / "README.md").read_text().replace("\\\n", " ")
-    commands = [shlex.split(line) for line in text.splitlines() if " -m training." in line]
+    """As a shell does: in quotes a backslash stays, and a line's end is only a space in JSON."""
+    text = (REPOSITORY / "training" / "README.md").read_text()
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in re.split(r"\n(?=python|torchrun|pip)", block)]
+    commands = [
+        [word for word in shlex.split(line) if word.strip()] for line in lines if " -m training." in line
+    ]
     modules = (ablate, average, compare, composites, evaluate, export, pseudo, quantise, train)
     by_name = {module.__name__: module for module in modules}
     seen = []
