@@ -480,6 +480,10 @@ def test_papers_two_stages(root, tmp_path):
     text = card.recipe(state["config"])
     assert "SGD with momentum 0.9, weight decay 0.0001 on everything" in text
     assert "0.1 x the refine loss" in text
+    assert "Jaccard" not in text
+    best = card.recipe(vars(train.parse(["--overlap-weight", "0.3"])))
+    assert "0.3 x what the matte lacks in intersection over union (Jaccard)" in best
+    assert "Muon (Adam where there are no large kernels), weight decay 0.01 on kernels" in best
 
 
 @pytest.mark.parametrize(("preset", "summit"), [("paper", 0), ("paper-refine", 19)])

@@ -204,13 +204,13 @@ def losses_of(c: Mapping[str, Any]) -> str:
         else "The paper's refine loss (eq. 5-7), and with\n  it stage two, is not in it."
     )
     overlap = (
-        f" {c['overlap_weight']:g} x what the matte lacks in intersection over union (Jaccard)."
+        f"\n  + {c['overlap_weight']:g} x what the matte lacks in intersection over union (Jaccard)"
         if c["overlap_weight"]
         else ""
     )
     return f"""{losses.SEGMENTATION_WEIGHT} x binary cross-entropy of the matte (eq. 3) + \
 {losses.BOUNDARY_WEIGHT} x that of the boundary
-  attention map (eq. 4) against Canny edges dilated by eq. (1).{overlap} {refine}"""
+  attention map (eq. 4) against Canny edges dilated by eq. (1){overlap}. {refine}"""
 
 
 def optimiser(c: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ PAPER: dict[str, Any] = {
     "sets": {"fashion-train": 1.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {"optimiser": "muon", "max_rate": 3e-3},
+    "best": {"optimiser": "muon"},
     "paper": PAPER,
     "paper-refine": PAPER
     | {
