@@ -32,6 +32,35 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny training sets. They and ``whole`` need training's extra: imported when asked for."""
+    from training_sets import write_sets
+
+    return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture(scope="session")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted training run of eight iterations on one thread."""
+    from training_runs import configure, train
+
+    before, out = torch.get_num_threads(), tmp_path_factory.mktemp("whole")
+    torch.set_num_threads(1)
+    train.train(configure(root, out))
+    torch.set_num_threads(before)
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Pictures as small as training's tests have gain nothing from more, and a busy machine loses by them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Spec:
     """A clip to make."""

@@ -1,4 +1,4 @@
-"""Training's parts: targets, losses, metrics, sets, augmentation. Runs are in test_training_run.py."""
+"""Training's parts: targets, losses, metrics, sets, augmentation. Runs are in test_training_run.py and its neighbours."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from training_sets import TRAINED, jpg, person, png, room, write_sets, write_tar
+from training_sets import TRAINED, jpg, person, png, room, write_tar
 
 from banet_stream.errors import InputError, UsageError
 from banet_stream.network import MEAN, STD, BANet, BANetOutput
 from training import augment, data, losses, metrics, sets, targets
 from training.baselines.common import PlainOutput
 from training.pairs import Pair, Sample
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_sets(tmp_path_factory.mktemp("sets"))
 
 
 def make_samples(root, *, seed=1, batch=3, span=range(8), weights=None, **more):

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from training_sets import write_sets
 
 from banet_stream.errors import UsageError, WeightsError
 from banet_stream.network import BANet
@@ -16,22 +15,10 @@ from training import ablate, checkpoint, compare, evaluate, networks, sets, trai
 from training.baselines.common import PlainOutput
 from training.baselines.pfcn import PFCN
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FIELDS = {"channels": 64, "detail_stride": 2, "temperature": 4.0}
 # Table 2, millions.
 PAPER = {"banet": 0.62, "enet": 0.35, "bisenet": 27.01, "edanet": 0.68, "unet": 13.40, "pfcn": 134.27}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_sets(tmp_path_factory.mktemp("sets"))
 
 
 def on_paper(name):

@@ -10,17 +10,11 @@ import sys
 import numpy as np
 import openvino
 import pytest
-from training_sets import write_sets
 
 from banet_stream import Matter
 from banet_stream.engines import WEIGHTS, load_network
 from banet_stream.errors import UsageError
 from training import export, quantise, train
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_sets(tmp_path_factory.mktemp("sets"))
 
 
 def command(root, model, *more):
