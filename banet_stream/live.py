@@ -20,11 +20,12 @@ from functools import partial
 from . import pipeline
 from .background import Background, open_background
 from .capture import CaptureOptions, LiveFrame, LiveSource, capture
+from .compositing import matte_frame
 from .contract import NEWER, Contract, Span
 from .cover import COVERS, Cover
 from .errors import OutputError, UsageError
 from .kinds import Kind, Place, input_place, output_place
-from .matting import Matter, MatteStream, matte_frame
+from .matting import Matter, MatteStream
 from .pipeline import Channel, Mailbox, StageTime
 from .publish import GAPS, TICK_SECONDS, Publisher, PublishOptions, Pulse, publish
 from .sound import Sound

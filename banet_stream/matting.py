@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -15,11 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import ops
-from .background import Background, Transparent
-from .cutout import cut_out
 from .engines import Engine, load_engine
 from .errors import MatteError
-from .frame import AnyFrame, Frame, Packet
+from .frame import Frame, Packet
 from .hdr import for_network, is_hdr
 from .network import COARSEST_STRIDE, MEAN, STD
 from .timings import Timings
@@ -267,55 +264,14 @@ def network_size(
     return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, shown))  # type: ignore[return-value]
 
 
-def matte(
-    items: Iterable[Frame | Packet],
-    stream: MatteStream,
-    background: Background,
-    *,
-    keep_alpha: bool = False,
-    watch: Callable[[Frame, Tensor], None] | None = None,
-) -> Iterator[Frame | Packet]:
-    """Every frame with its subject before ``background``; packets pass. The pipeline's middle stage.
+class Matted(NamedTuple):
+    """A frame and its matte at network size: [h, w] float32 in 0..1, on the CPU."""
 
-    ``keep_alpha``: frames carry their matte at full size; so they do, with the subject's own colours, where
-    the background is Transparent. ``watch`` is shown every frame with its matte at network size.
-    """
+    frame: Frame
+    alpha: Tensor
+
+
+def matte(items: Iterable[Frame | Packet], stream: MatteStream) -> Iterator[Matted | Packet]:
+    """Every frame with its matte; packets pass. The pipeline's second stage."""
     for item in items:
-        if isinstance(item, Packet):
-            yield item
-        else:
-            yield matte_frame(item, stream, background, keep_alpha=keep_alpha, watch=watch)
-
-
-def matte_frame(
-    frame: AnyFrame,
-    stream: MatteStream,
-    background: Background,
-    *,
-    keep_alpha: bool = False,
-    watch: Callable[[Frame, Tensor], None] | None = None,
-) -> AnyFrame:
-    """The frame with its subject before ``background``; options as in :func:`matte`."""
-    alpha, timings = stream.network_alpha(frame).cpu(), stream.timings
-    if watch:
-        watch(frame, alpha)
-    if isinstance(background, Transparent):
-        with timings("composite"):
-            return cut_out(frame, alpha)
-    with timings("background"):
-        behind = background.planes(frame, alpha)
-    with timings("composite"):
-        planes = ops.composite(
-            frame.planes,
-            alpha,
-            behind,
-            depth=frame.format.depth,
-            subsampling=frame.format.subsampling,
-            light_wrap=background.light_wrap,
-        )
-    done = frame.with_planes(planes)
-    if keep_alpha:
-        with timings("alpha"):
-            full = ops.upsample_alpha(alpha, frame.planes[0], depth=frame.format.depth)
-        done = replace(done, alpha=full)
-    return done
+        yield item if isinstance(item, Packet) else Matted(item, stream.network_alpha(item).cpu())

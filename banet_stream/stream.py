@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from . import ops, pipeline
 from .background import Background, Transparent, open_background
 from .codecs import EncodeOptions
+from .compositing import compose
 from .decode import STANDARD, Source, decode, is_url
 from .encode import Sink, encode
 from .errors import IncompleteInput, Interrupted, OutputError, PromiseBroken
@@ -53,7 +54,7 @@ class Summary:
     frames: int
     seconds: float
     stages: list[StageTime]
-    operations: dict[str, float]  # seconds by operation inside the matte stage
+    operations: dict[str, float]  # seconds by operation inside the stages in OPERATIONS
     encoder: str
     engine: str
     notices: list[str] = field(default_factory=list)
@@ -73,6 +74,10 @@ class Summary:
         return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
+# What the stages do that is timed by itself.
+OPERATIONS = {"matte": ("to input", "network"), "compose": ("background", "composite", "alpha")}
+
+
 def stats_table(summary: Summary) -> str:
     """Milliseconds per frame of every stage. Stages overlap: the slowest one sets the pace."""
     rows = [f"{'stage':<14}{'busy ms/frame':>14}{'waiting ms/frame':>18}"]
@@ -80,8 +85,9 @@ def stats_table(summary: Summary) -> str:
     for stage in summary.stages:
         busy, waiting = stage.busy_seconds * per_frame, stage.wait_seconds * per_frame
         rows.append(f"{stage.name:<14}{busy:>14.2f}{waiting:>18.2f}")
-        if stage.name == "matte":
-            rows += [f"  {name:<12}{s * per_frame:>14.2f}" for name, s in summary.operations.items()]
+        for name in OPERATIONS.get(stage.name, ()):
+            if name in summary.operations:
+                rows.append(f"  {name:<12}{summary.operations[name] * per_frame:>14.2f}")
     rows.append(f"{'end to end':<14}{summary.seconds * per_frame:>14.2f}")
     rows.append(f"matte: {summary.engine}; encoder: {summary.encoder}")
     return "\n".join(rows)
@@ -181,10 +187,11 @@ def process(
         try:
             stages = pipeline.run(
                 items,
+                partial(matte, stream=stream),
                 partial(
-                    matte,
-                    stream=stream,
+                    compose,
                     background=behind,
+                    timings=stream.timings,
                     keep_alpha=alpha_out is not None,
                     watch=samples.watch if samples else None,
                 ),

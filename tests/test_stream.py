@@ -16,6 +16,7 @@ from skimage.data import astronaut
 import banet_stream
 from banet_stream import EncodeOptions, Matter, iter_mattes, process
 from banet_stream.background import Plain
+from banet_stream.compositing import compose
 from banet_stream.decode import Source, decode
 from banet_stream.frame import Frame
 from banet_stream.matting import matte
@@ -97,7 +98,8 @@ def test_the_core_of_the_subject_is_untouched(clip: Clip, matter: Matter) -> Non
             originals.append([p.clone() for p in item.planes])
             yield item
 
-    results = list(matte(remember(), matter.stream(), Plain((0, 177, 64))))
+    stream = matter.stream()
+    results = list(compose(matte(remember(), stream), Plain((0, 177, 64)), stream.timings))
     source.close()
     for original, result in zip(originals, results, strict=True):
         same = result.planes[0] == original[0]

@@ -1,6 +1,6 @@
 """One live camera: from the browser through WebRTC, frame by frame, and back.
 
-    browser ── camera ──► track ─► Mailbox ─► matting.matte, in a thread ─► ReturnTrack ──► browser
+    browser ── camera ──► track ─► Mailbox ─► matte_frame, in a thread ──► ReturnTrack ──► browser
                                    (newest wins)                            (newest wins)
 
 The offer comes through Gradio's own connection, so its login holds here too. No STUN or TURN server is
@@ -31,9 +31,10 @@ from aiortc.mediastreams import MediaStreamError
 from torch import Tensor
 
 from ..background import Background
+from ..compositing import matte_frame
 from ..errors import BanetStreamError
 from ..frame import Frame, colour_of, nearest_format, planes_of, to_video_frame
-from ..matting import Matter, matte
+from ..matting import Matter
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -220,27 +221,15 @@ class Camera:
 
     def work(self) -> None:
         """The thread that mattes; a frame whose matte can't be had is never sent."""
-        arrived_seconds = 0.0
-
-        def frames() -> Iterator[Frame]:
-            nonlocal arrived_seconds
-            for arrived in self.mailbox:
-                arrived_seconds = arrived.seconds
-                picture = arrived.picture
-                assert picture.pts is not None
-                assert picture.time_base is not None
-                layout = nearest_format(picture.format.name)
-                yield Frame(
-                    planes_of(picture, layout), layout, colour_of(picture), picture.pts, picture.time_base
-                )
-
-        message = ""
+        message, stream = "", self.matter.stream()
         try:
-            for done in matte(frames(), self.matter.stream(), self.switch):
-                assert isinstance(done, Frame)
-                self.loop.call_soon_threadsafe(self.back.push, to_video_frame(done))
+            for arrived in self.mailbox:
+                frame = frame_of(arrived.picture)
+                self.loop.call_soon_threadsafe(
+                    self.back.push, to_video_frame(matte_frame(frame, stream, self.switch))
+                )
                 self.figures.frames += 1
-                self.figures.latency_seconds.append(time.perf_counter() - arrived_seconds)
+                self.figures.latency_seconds.append(time.perf_counter() - arrived.seconds)
         except BanetStreamError as error:
             message = str(error)
         except Exception:  # our own bug: the visitor sees no raw picture, and the log says why
@@ -283,3 +272,11 @@ class Camera:
         for task in self.tasks - {asyncio.current_task()}:
             task.cancel()
         self.gone.set()
+
+
+def frame_of(picture: av.VideoFrame) -> Frame:
+    """What the browser sent, as the pipeline takes it."""
+    assert picture.pts is not None
+    assert picture.time_base is not None
+    layout = nearest_format(picture.format.name)
+    return Frame(planes_of(picture, layout), layout, colour_of(picture), picture.pts, picture.time_base)

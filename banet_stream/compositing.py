@@ -1,0 +1,68 @@
+"""Frames and their mattes to frames before another background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from torch import Tensor
+
+from . import ops
+from .background import Background, Transparent
+from .cutout import cut_out
+from .frame import AnyFrame, Frame, Packet
+from .matting import Matted, MatteStream
+from .timings import Timings
+
+
+def compose(
+    items: Iterable[Matted | Packet],
+    background: Background,
+    timings: Timings,
+    *,
+    keep_alpha: bool = False,
+    watch: Callable[[Frame, Tensor], None] | None = None,
+) -> Iterator[Frame | Packet]:
+    """Every frame with its subject before ``background``; packets pass. The pipeline's third stage.
+
+    ``keep_alpha``: frames carry their matte at full size; so they do, with the subject's own colours, where
+    the background is Transparent. ``watch`` is shown every frame with its matte at network size.
+    """
+    for item in items:
+        if isinstance(item, Packet):
+            yield item
+            continue
+        if watch:
+            watch(*item)
+        yield put_before(item.frame, item.alpha, background, timings, keep_alpha=keep_alpha)
+
+
+def matte_frame(frame: AnyFrame, stream: MatteStream, background: Background) -> AnyFrame:
+    """One frame with its subject before ``background``, for live work."""
+    return put_before(frame, stream.network_alpha(frame).cpu(), background, stream.timings)
+
+
+def put_before(
+    frame: AnyFrame, alpha: Tensor, background: Background, timings: Timings, *, keep_alpha: bool = False
+) -> AnyFrame:
+    """The frame with its subject before ``background``; ``keep_alpha`` as of :func:`compose`."""
+    if isinstance(background, Transparent):
+        with timings("composite"):
+            return cut_out(frame, alpha)
+    with timings("background"):
+        behind = background.planes(frame, alpha)
+    with timings("composite"):
+        planes = ops.composite(
+            frame.planes,
+            alpha,
+            behind,
+            depth=frame.format.depth,
+            subsampling=frame.format.subsampling,
+            light_wrap=background.light_wrap,
+        )
+    done = frame.with_planes(planes)
+    if keep_alpha:
+        with timings("alpha"):
+            full = ops.upsample_alpha(alpha, frame.planes[0], depth=frame.format.depth)
+        done = replace(done, alpha=full)
+    return done
