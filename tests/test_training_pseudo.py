@@ -95,6 +95,40 @@ def test_network_that_is_sure_of_nothing_writes_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["sets"]
 
 
+def test_check_says_how_right_labels_are(tmp_path, monkeypatch, capsys):
+    """A teacher that sees the upper half of every matte, is wrong where it is sure of the next quarter, and
+    says nothing of the rest."""
+    truth = np.zeros((80, 60), np.uint8)
+    truth[:, :30] = 255
+    write_tar(tmp_path / "known.tar", {"a.jpg": jpg(np.dstack([truth] * 3)), "a.png": png(truth)})
+    seen = truth.astype(np.float32) / 255
+    seen[40:60], seen[60:] = 0.0, 0.5
+
+    def teach(picture):
+        return seen if picture[0, 0, 0] > 128 else seen[:, ::-1]
+
+    monkeypatch.setattr(pseudo.evaluate, "predictor", lambda *_, **__: teach)
+    known = str(tmp_path / "known.tar")
+    pseudo.main(["--check", known, "--smallest-share", "0.7"])
+    # Person: 40 of 60 rows; background: 60 of 60 rows, and 20 more of the person's.
+    counted = (40 / 60 + 60 / 80) / 2
+    # In all: the undecided rows (mean one half) are labelled person, rightly on the left half only.
+    everywhere = (60 / 100 + 60 / 100) / 2
+    expected = (
+        f"1 of 1 pictures would stay; mIoU {100 * counted:.1f} % where they count, {100 * everywhere:.1f} %"
+    )
+    assert expected in capsys.readouterr().out
+    for words, error, message in (
+        (["--check", known], InputError, "sure of no picture"),
+        (["--check", known, "--data", known, "--out", "x.tar"], UsageError, "or --check alone"),
+        (["--data", known], UsageError, "either --data and --out"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            pseudo.main(words)
+        assert caught.value.code == error.exit_code
+        assert message in capsys.readouterr().err
+
+
 def test_pictures_with_mattes_and_wrong_shares_are_refused(tmp_path, capsys):
     root = write_sets(tmp_path / "sets")
     for words, error in (

@@ -2,11 +2,13 @@
 
 python -m training.pseudo --model runs/banet64/checkpoint.pt --data ../shared/data/portraits-unlabelled.tar \\
     --out ../shared/data/portraits-pseudo.tar --sheet pseudo.png
+python -m training.pseudo --model banet64 --check ../shared/data/portraits-val.tar
 
 The teacher is a checkpoint's averaged weights (or a shipped model). It looks at every picture at several
 sizes and mirrored; the mean is the label. Where the views disagree or the mean is undecided the label does
 not count (KEY.weight.png), and a picture that counts too little is left out. The tar is a set like any other:
---sets '{"portraits-train": 0.7, "portraits-pseudo": 0.3}'.
+--sets '{"portraits-train": 0.7, "portraits-pseudo": 0.3}'. --check labels pictures that have mattes, writes
+nothing, and says how right the labels are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 
 from banet_stream.errors import BanetStreamError, InputError, OutputError, UsageError
 
-from . import evaluate, sets, sheet
+from . import evaluate, metrics, sets, sheet
 from .pairs import Array, Pair, content
 
 # Longest sides at which the teacher looks: what it was trained at, and a little around it.
@@ -123,16 +125,42 @@ def jpeg(pair: Pair) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
+def check(labelled: Iterator[tuple[Pair, Labelled]]) -> tuple[int, float, float]:
+    """Of pictures with mattes: how many stay, the mIoU of their labels where they count, and everywhere.
+
+    Raises:
+        InputError: when none stays.
+    """
+    stay, counted, everywhere = 0, metrics.MeanIoU(), metrics.MeanIoU()
+    for pair, found in labelled:
+        truth, said, counts = pair.decode().matte, (found.matte / 255).astype(np.float32), found.weight > 0
+        counted.add(said[counts], truth[counts])
+        everywhere.add(said, truth)
+        stay += 1
+    if not stay:
+        raise InputError("the network is sure of no picture")
+    return stay, counted.value, everywhere.value
+
+
 def run(options: argparse.Namespace) -> None:
     if not 0 <= options.smallest_share <= 1:
         raise UsageError(f"--smallest-share: must be between 0 and 1, got {options.smallest_share}")
-    pairs = sets.read_unlabelled(Path(options.data))
+    if bool(options.check) == bool(options.data and options.out):
+        raise UsageError("either --data and --out, or --check alone")
+    pairs = sets.read(Path(options.check)) if options.check else sets.read_unlabelled(Path(options.data))
     views = [
         evaluate.predictor(
             options.model, size=size, precision="float32", device=options.device, product=False
         )
         for size in SIZES
     ]
+    if options.check:
+        stay, counted, everywhere = check(label_all(views, pairs, options.smallest_share))
+        print(
+            f"{stay} of {len(pairs)} pictures would stay; mIoU {counted:.1f} % where they count, "
+            f"{everywhere:.1f} % everywhere"
+        )
+        return
     kept = write_tar(Path(options.out), label_all(views, pairs, options.smallest_share))
     share = np.mean([found.share for _, found in kept])
     print(f"{options.out}: {len(kept)} of {len(pairs)} pictures; {100 * share:.1f} % of their pixels count")
@@ -151,8 +179,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", default="banet64", help="shipped name, .safetensors or checkpoint.pt")
-    parser.add_argument("--data", required=True, help="tar or folder of pictures without mattes")
-    parser.add_argument("--out", required=True, metavar="FILE.tar", help="the set that is made")
+    parser.add_argument("--data", help="tar or folder of pictures without mattes")
+    parser.add_argument("--out", metavar="FILE.tar", help="the set that is made")
+    parser.add_argument(
+        "--check", metavar="DATA", help="instead: pictures with mattes, to see how right labels are"
+    )
     parser.add_argument("--smallest-share", type=float, default=SMALLEST_SHARE, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: %(default)s)")
     parser.add_argument(
