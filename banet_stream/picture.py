@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import cutout, ops
-from .background import Background, open_background
+from .background import Background, Transparent, open_background
+from .compositing import put_before
+from .errors import BackgroundError
 from .frame import BT709, FULL, PIXEL_FORMATS, Colour, Frame, rgb_of
 from .matting import Matter, mean_with_mirrored, network_size
 from .network import MEAN, STD
@@ -124,18 +126,16 @@ def frame_of(rgb: NDArray[np.uint8]) -> Frame:
 
 
 def composited(frame: Frame, alpha: Tensor, background: str | Background) -> Frame:
-    """``frame`` before ``background``; one that is named is opened and closed here."""
+    """``frame`` before ``background``; one that is named is opened and closed here.
+
+    Raises:
+        BackgroundError: when it can't be had, or is none.
+    """
     behind = background if isinstance(background, Background) else open_background(background)
+    if isinstance(behind, Transparent):
+        raise BackgroundError("transparent: here the result has no alpha; cut_out gives one that has")
     close: Callable[[], None] = (lambda: None) if behind is background else behind.close
     try:
-        planes = ops.composite(
-            frame.planes,
-            alpha,
-            behind.planes(frame, alpha),
-            depth=frame.format.depth,
-            subsampling=frame.format.subsampling,
-            light_wrap=behind.light_wrap,
-        )
+        return put_before(frame, alpha, behind, Timings())
     finally:
         close()
-    return frame.with_planes(planes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from skimage.data import astronaut
 
 import banet_stream as banet
 from banet_stream import Matter
+from banet_stream.errors import BackgroundError
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,12 @@ def test_explain(portrait: NDArray[np.uint8], matter: Matter) -> None:
     assert told.result.shape == portrait.shape
     assert list(told.seconds) == ["to input", "network", "composite", "full-size matte", "gradients"]
     assert all(seconds > 0 for seconds in told.seconds.values())
+
+
+@pytest.mark.parametrize("function", [banet.replace_background, banet.explain])
+def test_nothing_behind_is_refused(function: Any, portrait: NDArray[np.uint8], matter: Matter) -> None:
+    with pytest.raises(BackgroundError, match="cut_out gives one that has"):
+        function(portrait, background="transparent", matter=matter)
 
 
 @pytest.mark.parametrize("shape", [(10, 10), (10, 10, 4), (0, 10, 3)])
