@@ -45,7 +45,7 @@ from .chart import bars
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README, CHART = HERE.parent / "README.md", HERE.parent / "docs/compare.svg"
-RVM = "RVM-shaped network, ONNX Runtime"
+RVM = "RVM-shaped, ONNX Runtime"
 BEGIN, END = "<!-- benchmarks/compare.py writes from here -->\n", "<!-- to here -->\n"
 
 
