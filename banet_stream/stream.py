@@ -74,6 +74,8 @@ class Summary:
         return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
+# Frames that wait before matting, compositing and encoding. Compositing takes all of them the same time.
+STOCKS = (pipeline.CAPACITY, 2, pipeline.CAPACITY)
 # What the stages do that is timed by itself.
 OPERATIONS = {"matte": ("to input", "network"), "compose": ("background", "composite", "alpha")}
 
@@ -196,6 +198,7 @@ def process(
                     watch=samples.watch if samples else None,
                 ),
                 partial(encode, sink=sink, progress=report),
+                channels=[pipeline.Channel(places) for places in STOCKS],
             )
         except KeyboardInterrupt as error:
             raise Interrupted(describe_interruption(sink)) from error
