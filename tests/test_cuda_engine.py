@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 
 import pytest
 import torch
 from operator_inputs import needs_cuda
+from threads import call_from_threads
 
 from banet_stream import cuda_engine
 from banet_stream.cuda_engine import MOST_GRAPHS, CudaEngine
@@ -75,17 +75,9 @@ def test_the_shapes_used_last_are_kept(engines, recorded):
 def test_threads_get_their_own_answers(engines, recorded):
     plain, graphed = engines
     pictures = [torch.randn(1, 3, 64, 64) for _ in range(4)]
-    expected, found = [plain(image) for image in pictures], {}
-
-    def work(i):
-        found[i] = [graphed(pictures[i]) for _ in range(8)]
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(torch.equal(one, expected[i]) for i, many in found.items() for one in many)
+    expected = [plain(image) for image in pictures]
+    found = call_from_threads(graphed, pictures, 8)
+    assert all(torch.equal(one, wanted) for wanted, many in zip(expected, found, strict=True) for one in many)
     assert recorded.made == 1
 
 

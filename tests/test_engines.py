@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 from conftest import portrait
 from safetensors.torch import load_file, save_file
+from threads import call_from_threads
 
 from banet_stream import Matter
 from banet_stream.engines import WEIGHTS, TorchEngine, load_engine, load_network
@@ -164,20 +164,11 @@ def test_what_is_no_number_is_an_error(cache: Path, value: float) -> None:
 
 
 def test_threads_get_their_own_results() -> None:
-    engine, expected, found = load_engine("banet64", device="cpu", precision="float32"), {}, {}
+    engine = load_engine("banet64", device="cpu", precision="float32")
     pictures = [torch.randn(1, 3, 64, 64 + 32 * i) for i in range(4)]
-    for i, image in enumerate(pictures):
-        expected[i] = engine(image)
-
-    def work(i: int) -> None:
-        found[i] = [engine(pictures[i]) for _ in range(10)]
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert all(torch.equal(one, expected[i]) for i, many in found.items() for one in many)
+    expected = [engine(image) for image in pictures]
+    found = call_from_threads(engine, pictures, 10)
+    assert all(torch.equal(one, wanted) for wanted, many in zip(expected, found, strict=True) for one in many)
 
 
 def test_auto_takes_openvino_on_the_cpu() -> None:
