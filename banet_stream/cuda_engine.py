@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .engines import TorchEngine
+from .errors import first_line
 from .network import BANet, BANetOutput
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,3 @@ def checked(graph: Graph, network: torch.nn.Module, image: Tensor) -> Graph:
     if not float((found - expected).abs().max()) <= TOLERANCE * max(1.0, scale):
         raise RuntimeError("a graph gives other mattes than the network")
     return graph
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .errors import DeviceError, MatteError, WeightsError
+from .errors import DeviceError, MatteError, WeightsError, first_line
 from .network import BANet, BANetOutput
 
 log = logging.getLogger(__name__)
@@ -124,8 +124,9 @@ class TorchEngine:
             output = self.forward(image)
             logits = output.alpha.float()
         except (RuntimeError, MemoryError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise MatteError(f"the network failed on {self.device} ({reason}); try --device cpu") from error
+            raise MatteError(
+                f"the network failed on {self.device} ({first_line(error)}); try --device cpu"
+            ) from error
         # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
         if not bool(logits.isfinite().all()):
             raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")

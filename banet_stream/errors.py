@@ -96,3 +96,8 @@ class Interrupted(BanetStreamError):
     """Ctrl-C; the part file is kept and named."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, on one line; some say nothing but their name."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import backends
-from .errors import DeviceError, MatteError, WeightsError
+from .errors import DeviceError, MatteError, WeightsError, first_line
 from .network import COARSEST_STRIDE, BANet
 
 # OpenVINO reports its use to its makers through this package where it can be imported, and does without where
@@ -97,8 +97,9 @@ class OpenVinoEngine:
                 found = self._request.infer({0: padded}, share_inputs=True)
                 logits, boundary = (torch.from_numpy(found[i][..., :height, :width].copy()) for i in range(2))
         except RuntimeError as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise MatteError(f"the network failed in OpenVINO ({reason}); try --engine torch") from error
+            raise MatteError(
+                f"the network failed in OpenVINO ({first_line(error)}); try --engine torch"
+            ) from error
         # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
         if not bool(logits.isfinite().all()):
             raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -45,20 +46,28 @@ def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted training run of eight iterations on one thread."""
     from training_runs import configure, train
 
-    before, out = torch.get_num_threads(), tmp_path_factory.mktemp("whole")
-    torch.set_num_threads(1)
-    train.train(configure(root, out))
-    torch.set_num_threads(before)
+    out = tmp_path_factory.mktemp("whole")
+    with threads(1):
+        train.train(configure(root, out))
     return out
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Pictures as small as training's tests have gain nothing from more, and a busy machine loses by them."""
+    with threads(1):
+        yield
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many of PyTorch's in this block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from banet_stream.engines import WEIGHTS, load_network
-from banet_stream.errors import OutputError, UsageError, WeightsError
+from banet_stream.errors import OutputError, UsageError, WeightsError, first_line
 
 from . import networks
 
@@ -68,8 +68,7 @@ def load(path: Path, device: str = "cpu") -> State:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path}: can't be read as a checkpoint ({reason})") from error
+        raise WeightsError(f"{path}: can't be read as a checkpoint ({first_line(error)})") from error
     missing = [key for key in REQUIRED if not isinstance(state, dict) or key not in state]
     if missing:
         raise WeightsError(f"{path}: is no checkpoint of training.train (no {', '.join(missing)})")
