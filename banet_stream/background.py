@@ -27,9 +27,15 @@ CHOICES = "an image, a video, a colour (green, #00b140), transparent, blur or bl
 
 
 class Background(ABC):
-    """What is put behind the subject; ``light_wrap``, 0 to 1: how much of its light falls on soft edges."""
+    """What is put behind the subject.
+
+    Attributes:
+        light_wrap: 0 to 1, how much of its light falls on soft edges.
+        name: of the file it is read from, if there is one.
+    """
 
     light_wrap: float = 0.0
+    name: str = ""
 
     @abstractmethod
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
@@ -107,9 +113,9 @@ class Plain(Still):
 class Picture(Still):
     """An image file, turned by its EXIF orientation, cropped to fill the frame."""
 
-    def __init__(self, image: Image.Image) -> None:
+    def __init__(self, image: Image.Image, name: str = "") -> None:
         super().__init__()
-        self.image = image
+        self.image, self.name = image, name
 
     def rgb(self, frame: Frame) -> Tensor:
         """See Still."""
@@ -299,12 +305,15 @@ def find_background(text: str) -> Background:
         return Plain(ImageColor.getrgb(text)[:3])
     except ValueError:
         pass
-    if not is_url(text) and not Path(text).exists():
-        raise BackgroundError(f"{text}: no such file; a background is {CHOICES}")
+    if not is_url(text):
+        if not text or not Path(text).exists():
+            raise BackgroundError(f"{text or '--bg'}: no such file; a background is {CHOICES}")
+        if Path(text).is_dir():
+            raise BackgroundError(f"{text}: is a directory; a background is {CHOICES}")
     try:
         with Image.open(text) as image:
             if not getattr(image, "is_animated", False):
-                return Picture(ImageOps.exif_transpose(image).convert("RGB"))
+                return Picture(ImageOps.exif_transpose(image).convert("RGB"), text)
     except UnidentifiedImageError:
         pass  # not a picture: a video, perhaps
     except (OSError, ValueError, Image.DecompressionBombError) as error:

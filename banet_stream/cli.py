@@ -262,8 +262,8 @@ def report(summary: Summary, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(summary.as_dict(), indent=1), file=target)
         return
-    done = f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.1f} fps"
-    print(f"{summary.output}: {done}", file=target)
+    frames = f"{summary.frames} frame{'s' * (summary.frames != 1)}"
+    print(f"{summary.output}: {frames} in {summary.seconds:.1f} s, {summary.fps:.1f} fps", file=target)
     if options.stats:
         print(stats_table(summary), file=target)
     if summary.verification:

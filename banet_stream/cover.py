@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from .background import Background, Picture
+from .background import Background, Picture, Still, open_background
+from .errors import BackgroundError
 from .frame import AnyFrame
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,22 @@ def full_blur(plane: Tensor) -> Tensor:
     small = F.adaptive_avg_pool2d(plane[None, None].float(), cells)
     smooth = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
     return smooth[0, 0].round().to(plane.dtype)
+
+
+def open_slate(text: str) -> Background:
+    """What ``--slate`` names: an image or a colour, nothing in which the room could show.
+
+    Raises:
+        BackgroundError: when it is neither or can't be read.
+    """
+    try:
+        slate = open_background(text)
+    except BackgroundError as error:
+        raise BackgroundError(f"--slate {error}") from error
+    if not isinstance(slate, Still):
+        slate.close()
+        raise BackgroundError(f"--slate {text}: must be an image or a colour")
+    return slate
 
 
 def drawn_slate() -> Background:

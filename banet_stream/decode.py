@@ -283,6 +283,8 @@ def open_input(name: str) -> av.container.InputContainer:
 
 
 def check_file(name: str) -> None:
+    if not name:
+        raise InputError("INPUT: the name is empty")
     path = Path(name)
     try:
         if path.is_dir():

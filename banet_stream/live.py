@@ -22,10 +22,11 @@ from .background import Background, open_background
 from .capture import CaptureOptions, LiveFrame, LiveSource, capture
 from .compositing import matte_frame
 from .contract import NEWER, Contract, Span
-from .cover import COVERS, Cover
+from .cover import COVERS, Cover, open_slate
 from .errors import OutputError, UsageError
 from .kinds import Kind, Place, input_place, output_place
 from .matting import Matter, MatteStream
+from .output import refuse_to_overwrite
 from .pipeline import Channel, Mailbox, StageTime
 from .publish import GAPS, TICK_SECONDS, Publisher, PublishOptions, Pulse, publish
 from .sound import Sound
@@ -140,9 +141,12 @@ def process_live(
             behind = open_background(behind, light_wrap=options.light_wrap)
             stack.callback(behind.close)
         come_from, go_to = places(source, output, options)
+        if go_to.kind is Kind.FILE:
+            names = {"INPUT": come_from.url, "the background": behind.name, "the slate": options.slate or ""}
+            refuse_to_overwrite(go_to.url, names)
         live = LiveSource(come_from, options.capture, contract, stop)
         stream = MatteStream(matter or Matter(), save_power=options.save_power)
-        cover = Cover(options.cover, open_background(options.slate) if options.slate else None)
+        cover = Cover(options.cover, open_slate(options.slate) if options.slate else None)
         pulse = Pulse()
         publisher = Publisher(
             go_to,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 import torch
@@ -37,8 +38,11 @@ def make_matter(options: argparse.Namespace) -> Matter:
     Raises:
         UsageError, DeviceError, WeightsError: when it can't be had.
     """
-    if options.threads < 0:
-        raise UsageError(f"--threads {options.threads}: must be 0 (all cores) or more")
+    cores = os.cpu_count() or 1
+    if not 0 <= options.threads <= cores:  # far more than cores end in a crash of OpenMP's
+        raise UsageError(
+            f"--threads {options.threads}: must be between 1 and {cores}, this machine's cores, or 0 for all"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     point = QUALITIES[options.quality]

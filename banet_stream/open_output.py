@@ -44,7 +44,7 @@ def open_output(
     main = open_one(Path(path), source, options, alpha=alpha)
     if alpha_out is None:
         return main
-    if Path(alpha_out) == Path(path):
+    if Path(alpha_out).resolve() == Path(path).resolve():
         raise OutputError(f"--alpha-out {alpha_out}: is OUTPUT itself; choose another name")
     usual = EncodeOptions(overwrite=options.overwrite)
     return Beside(main, open_one(Path(alpha_out), source, usual, matte=True), main_alpha=alpha)
@@ -54,6 +54,8 @@ def open_one(
     path: Path, source: Source | Photo, options: EncodeOptions, *, alpha: bool = False, matte: bool = False
 ) -> Output:
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory; name the file to write")
     if isinstance(source, Photo):
         if suffix not in PICTURES or is_pattern(path):
             raise OutputError(f"{path}: a photo becomes a picture; use {', '.join(PICTURES)}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .decode import is_url
 from .errors import OutputError
 from .frame import Frame, Packet
 
@@ -81,6 +82,22 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: exists already; use --overwrite to replace it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {path.parent}")
+
+
+def refuse_to_overwrite(path: str | Path | None, inputs: dict[str, str]) -> None:
+    """What is read is never written to, whatever the options say and however its name is spelled.
+
+    Args:
+        inputs: what each file is to the user -> its name; empty names and URLs are passed over.
+
+    Raises:
+        OutputError: naming the file and what it is.
+    """
+    if path is None or not Path(path).exists():
+        return
+    for role, name in inputs.items():
+        if name and not is_url(name) and Path(name).exists() and Path(path).samefile(name):
+            raise OutputError(f"{path}: is {role} itself; choose another name")
 
 
 def check_no_rate(path: Path, options: EncodeOptions) -> None:

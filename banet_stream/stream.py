@@ -24,7 +24,7 @@ from .frame import Frame, Packet, rgb_of
 from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
 from .open_output import open_output
-from .output import Output
+from .output import Output, refuse_to_overwrite
 from .pipeline import StageTime
 from .resume import ResumableSink, decode_rest, first_frame, run_facts
 from .verify import CoreSamples, Verification
@@ -170,7 +170,7 @@ def process(
         stack.callback(sink.close)
         sink.announce = announce or sink.announce
         for path in (output, alpha_out):
-            refuse_to_overwrite(path, {"INPUT": video.name, "the background": getattr(behind, "name", "")})
+            refuse_to_overwrite(path, {"INPUT": video.name, "the background": behind.name})
         stream = matter.stream(mirrored=True if isinstance(video, Photo) else None)
         samples = CoreSamples(sink.resumed_frames) if verify else None
         if samples and not isinstance(getattr(sink, "main", sink), Sink):
@@ -285,16 +285,6 @@ def describe_loss(video: Source | Photo, sink: Output) -> str:
         f"{video.name}: cut off or damaged{reason}: {video.lost_frames} of {total} frames lost, "
         f"{video.damaged} damaged packets; {sink.path} holds the other {sink.frames}"
     )
-
-
-def refuse_to_overwrite(path: str | Path | None, inputs: dict[str, str]) -> None:
-    """The input is never touched, whatever the options say."""
-    if path is None:
-        return
-    output = Path(path)
-    for role, name in inputs.items():
-        if name and not is_url(name) and output.exists() and output.samefile(name):
-            raise OutputError(f"{output}: is {role} itself; choose another name")
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_readme_holds_the_help() -> None:
         for option in action.option_strings:
             assert option in readme
         assert " ".join(str(action.help).replace("%%", "%").split()) in readme
-    for text in (parser.usage, parser.epilog):
+    for text in (f"``` usage: {parser.usage}", parser.epilog):
         assert " ".join(str(text).split()) in readme
 
 
@@ -332,7 +332,8 @@ def test_bench_refuses_what_it_can_not_measure(tmp_path: Path, capsys: pytest.Ca
     ("words", "says"),
     [
         (["--size", "0"], "--size 0: Matter: size must be between 64 and 4096, got 0"),
-        (["--threads", "-1"], "--threads -1: must be 0 (all cores) or more"),
+        (["--threads", "-1"], "--threads -1: must be between 1 and "),
+        (["--threads", "100000"], "this machine's cores, or 0 for all"),
         (["--light-wrap", "2"], "--light-wrap 2: must be between 0 and 1"),
     ],
 )

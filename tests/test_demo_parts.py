@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -39,7 +40,8 @@ def test_readme_holds_the_options() -> None:
     [
         (["--auth", "ann"], "is written USER:PASSWORD"),
         (["--max-upload", "0"], "a whole number above nothing"),
-        (["--port", "eighty"], "invalid int value"),
+        (["--port", "eighty"], "a port is a number from 1 to 65535"),
+        (["--port", "65536"], "a port is a number from 1 to 65535"),
     ],
 )
 def test_options_that_make_no_sense(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,16 +50,30 @@ def test_options_that_make_no_sense(words: list[str], says: str, capsys: pytest.
     assert says in capsys.readouterr().err
 
 
-def test_what_can_not_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, says in (
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
         (["--size", "5"], "size must be between 64 and 4096"),
         (["--model", "nothing"], "neither a shipped model"),
         (["--tls-cert", "a.pem"], "give both or neither"),
-    ):
-        with pytest.raises(SystemExit) as caught:
-            cli.main(["demo", "--no-browser", *words])
-        assert caught.value.code not in (0, None)
-        assert says in capsys.readouterr().err
+        (["--tls-cert", "none.pem", "--tls-key", "none.pem"], "--tls-key none.pem: No such file"),
+        (["--tls-cert", __file__, "--tls-key", __file__], "not a certificate and its private key in PEM"),
+        (["--host", "256.0.0.1"], "--host 256.0.0.1: "),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: "),  # RFC 5737: nobody's
+    ],
+)
+def test_what_can_not_start_says_why(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["demo", "--no-browser", *words])
+    assert caught.value.code not in (0, None)
+    assert says in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert command.main(["--no-browser", "--port", str(port)]) == 2
+    assert f"--host 127.0.0.1 --port {port}: Address already in use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["gradio", "aiortc", "skimage"])

@@ -16,6 +16,7 @@ import banet_stream
 from banet_stream import EncodeOptions, Matter, process
 from banet_stream.background import Plain
 from banet_stream.errors import IncompleteInput, InputError, Interrupted, MatteError, OutputError
+from banet_stream.live import LiveOptions, process_live
 
 Clip = Callable[..., Path]
 
@@ -150,5 +151,12 @@ def test_output_is_never_the_input_or_background(clip: Clip, matter: Matter, tmp
             process(source, output, matter=matter, encoding=allow)
     with pytest.raises(OutputError, match="is the background itself"):
         process(clip(), source, background=str(source), matter=matter, encoding=allow)
+    roundabout = tmp_path / "folder" / ".." / "in.mp4"
+    roundabout.parent.parent.mkdir()
+    live = LiveOptions(realtime=True, overwrite=True)
+    with pytest.raises(OutputError, match="is INPUT itself"):
+        process_live(str(source), str(roundabout), background="green", matter=matter, options=live)
+    with pytest.raises(OutputError, match="is the background itself"):
+        process_live(str(clip()), str(link), background=str(source), matter=matter, options=live)
     assert source.read_bytes() == before
     assert link.is_symlink()

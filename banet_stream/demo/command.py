@@ -6,6 +6,8 @@ import argparse
 import os
 import shutil
 import signal
+import socket
+import ssl
 import sys
 import tempfile
 import threading
@@ -46,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("who may come").add_argument
     add("--host", default=LOCALHOST, help=f"address to listen on; default: {LOCALHOST}, this computer only")
-    add("--port", type=int, help=f"default: the first free one from {DEFAULT_PORT}")
+    add("--port", type=port, help=f"default: the first free one from {DEFAULT_PORT}")
     add("--auth", metavar="USER:PASSWORD", type=user_and_password, help="ask for these")
     add("--share", action="store_true", help="a public address through gradio.live, for 1 week at most")
     add("--tls-cert", metavar="FILE", help="with --tls-key: https, as browsers ask of cameras on a network")
@@ -78,6 +80,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r}: a port is a number from 1 to 65535")
+    return int(text)
+
+
 def user_and_password(text: str) -> tuple[str, str]:
     user, _, password = text.partition(":")
     if not user or not password:
@@ -91,8 +99,8 @@ def serve(options: argparse.Namespace) -> None:
     Raises:
         BanetStreamError: when something it needs is not here, or the port is taken.
     """
-    if bool(options.tls_cert) != bool(options.tls_key):
-        raise UsageError("--tls-cert and --tls-key: give both or neither")
+    check_address(options.host, options.port)
+    check_certificate(options.tls_cert, options.tls_key)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order, like Ctrl-C
     folder = Path(tempfile.mkdtemp(prefix="banet-demo-"))  # readable by us alone
     # Read by Gradio when it is imported: where uploads go; and no word to outside hosts.
@@ -106,6 +114,43 @@ def serve(options: argparse.Namespace) -> None:
         open_page(options, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Whether a server can listen there: Gradio would wait forever for one that did not begin.
+
+    Raises:
+        UsageError: when it can't.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        where = f"--host {host}" + (f" --port {port}" if port else "")
+        raise UsageError(f"{where}: {error.strerror}; choose another") from error
+
+
+def check_certificate(certificate: str | None, key: str | None) -> None:
+    """The same for https.
+
+    Raises:
+        UsageError: when one of the files is missing or is not what it should be.
+    """
+    if not certificate and not key:
+        return
+    if not certificate or not key:
+        raise UsageError("--tls-cert and --tls-key: give both or neither")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise UsageError(
+            f"--tls-cert {certificate} --tls-key {key}: not a certificate and its private key in PEM "
+            f"({error.reason or error.strerror})"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"--tls-cert {certificate} --tls-key {key}: {error.strerror}") from error
 
 
 def open_page(options: argparse.Namespace, folder: Path) -> None:
