@@ -173,7 +173,7 @@ def process_live(
         frames=stream.frames,
         rested=stream.rested,
         encoder=publisher.encoder,
-        engine=stream.matter.description,
+        engine=stream.description,
         broken_off=run.broken_off,
     )
 

@@ -98,8 +98,11 @@ class Matter:
     @property
     def description(self) -> str:
         """What really runs, for people."""
+        return self._described(mirrored=self.mirrored)
+
+    def _described(self, *, mirrored: bool) -> str:
         engine = self.engine
-        size = f"size {self.size}{', mirrored too' if self.mirrored else ''}"
+        size = f"size {self.size}{', mirrored too' if mirrored else ''}"
         return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, {size}"
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -179,6 +182,11 @@ class MatteStream:
         self._seen: Tensor | None = None  # [1, 3, h/16, w/16]: the last picture, to notice cuts
         self._gate: Tensor | None = None  # [1, 3, h/8, w/8]: the last picture that the network saw
         self._rests = 0  # in a row
+
+    @property
+    def description(self) -> str:
+        """See Matter."""
+        return self.matter._described(mirrored=self.mirrored)
 
     def reset(self) -> None:
         """Forgets what came before: call it when the next frame does not follow the last."""

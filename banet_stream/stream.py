@@ -212,7 +212,7 @@ def process(
             stages=stages,
             operations=stream.timings.seconds,
             encoder=sink.encoder,
-            engine=stream.matter.description,
+            engine=stream.description,
             notices=[*video.notices, *sink.notices],
             resumed_frames=sink.resumed_frames,
         )

@@ -69,7 +69,8 @@ def test_the_colour_profile_stays_and_the_thumbnail_goes(matter: Matter, tmp_pat
     source, output = tmp_path / "in.jpg", tmp_path / "out.jpg"
     portrait(96, 128).save(source, exif=exif, icc_profile=profile)
     assert thumbnail in source.read_bytes()
-    process(source, output, background="green", matter=matter)
+    summary = process(source, output, background="green", matter=matter)
+    assert summary.engine.endswith("mirrored too")
     content = output.read_bytes()
     assert content.count(b"\xff\xd8\xff") == 1
     with Image.open(output) as picture:

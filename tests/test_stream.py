@@ -185,6 +185,7 @@ def test_pictures_are_seen_mirrored_too(matter: Matter) -> None:
     assert asymmetry(matter.alpha) < 1e-4
     assert asymmetry(lambda p: matter.stream(mirrored=True).alpha(p)) < 1e-4
     assert asymmetry(lambda p: matter.stream().alpha(p)) > 1e-3
+    assert matter.stream(mirrored=True).description == f"{matter.stream().description}, mirrored too"
 
 
 def test_iter_mattes(clip: Clip, matter: Matter) -> None:
