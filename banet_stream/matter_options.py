@@ -25,7 +25,12 @@ def add_matter_options(group: Any) -> None:
         default=DEFAULT_QUALITY,
         help=f"{', '.join(QUALITIES)} (looks at every frame mirrored, too); default: {DEFAULT_QUALITY}",
     )
-    add("--size", type=int, help=f"longest side the network sees; default: by quality, {sizes}")
+    add(
+        "--size",
+        type=int,
+        help="width at which the network sees 16:9 frames; others get as many pixels; default: by quality, "
+        + sizes,
+    )
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
     add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}, {INT8}; default: auto")
     add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")

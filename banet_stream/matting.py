@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
@@ -25,7 +26,7 @@ DEFAULT_MODEL = "banet64"
 
 
 class WorkingPoint(NamedTuple):
-    """The longest side that the network sees, and whether it looks twice, at the mirrored frame too."""
+    """At which ``size`` the network sees frames, and whether it looks twice, at the mirrored frame too."""
 
     size: int
     mirrored: bool
@@ -42,8 +43,9 @@ DEFAULT_QUALITY = "balanced"
 DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY].size
 SMALLEST_SIZE, LARGEST_SIZE = 64, 4096
 
-# The longer side of what the network sees is at least this (or ``size``): it was trained at 192 to 320.
+# The network sees at least as many pixels as a 16:9 frame of this width has (or ``size``).
 SMALLEST_SEEN = 256
+WIDE = Fraction(16, 9)
 
 # Smoothing: where successive mattes differ by CERTAIN or more, the new one is taken as it is; where they
 # agree, only STEADY of the difference is.
@@ -67,7 +69,8 @@ class Matter:
             ``auto`` there for models that have it).
         engine: what runs the network: ``auto`` (on a CPU OpenVINO), ``openvino`` or ``torch``.
         threads: for the network on a CPU; 0: as many as there are cores.
-        size: longest side of the picture as the network sees it, in pixels.
+        size: width in pixels at which the network sees a 16:9 picture; others get as many pixels
+            (``network_size``).
         mirrored: of videos, too, the network sees every frame twice, as it is and mirrored, and the mean
             counts: more accurate, and twice its time. Single pictures are always seen so.
 
@@ -259,16 +262,18 @@ class MatteStream:
 
 
 def network_size(
-    height: int, width: int, longest: int, sample_aspect_ratio: Fraction = Fraction(1)
+    height: int, width: int, size: int, sample_aspect_ratio: Fraction = Fraction(1)
 ) -> tuple[int, int]:
     """Height and width the network sees: the frame's shape as shown, both sides multiples of 32.
 
-    The longer side is ``longest``, or the frame's own where that is less, but not so little that people
-    become smaller than any it was trained on.
+    A 16:9 frame becomes ``size`` wide, and other shapes get as many pixels, as in training: people who fill
+    a frame are equally large then. A smaller frame is seen as it is, but for very small ones, which are
+    enlarged; no side becomes more than twice ``size``.
     """
     shown = width * float(sample_aspect_ratio)
-    own = max(height, shown)
-    scale = min(longest, max(own, SMALLEST_SEEN)) / own
+    wide = math.sqrt(height * shown * float(WIDE))  # its longer side, were it 16:9 with as many pixels
+    scale = min(size, max(wide, SMALLEST_SEEN)) / wide
+    scale = min(scale, 2 * size / max(height, shown))
     return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, shown))  # type: ignore[return-value]
 
 

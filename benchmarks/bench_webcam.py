@@ -1,6 +1,6 @@
 """The Webcam tab, measured in a real browser on the same machine, beside Gradio's own streaming image.
 
-python -m benchmarks.bench_webcam [--seconds 30] [--camera-size 256]
+python -m benchmarks.bench_webcam [--seconds 30] [--camera-size 288]
 
 A file of 640x480 at 30 frames per second is the camera. Server and browser share the machine, which nothing
 else should use. Frames per second are those the browser decoded. Latency is the sum of what browser and
@@ -82,7 +82,7 @@ def gradio_image(window: Any, camera_size: int, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--camera-size", type=int, default=256)
+    parser.add_argument("--camera-size", type=int, default=288)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,7 @@ def main() -> int:
     )
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--hours", type=float, help="so long a clip with sound, instead of --frames")
-    parser.add_argument("--size", type=int, default=64, help="longest side the network sees")
+    parser.add_argument("--size", type=int, default=64, help="as of banet-stream")
     parser.add_argument("--suffix", default=".mp4", help="container of the output")
     options = parser.parse_args()
     frames = options.frames if options.hours is None else round(options.hours * 3600 * RATE)

@@ -19,7 +19,7 @@ from banet_stream.background import Plain
 from banet_stream.compositing import compose
 from banet_stream.decode import Source, decode
 from banet_stream.frame import Frame
-from banet_stream.matting import matte
+from banet_stream.matting import matte, network_size
 
 Clip = Callable[..., Path]
 
@@ -186,6 +186,30 @@ def test_pictures_are_seen_mirrored_too(matter: Matter) -> None:
     assert asymmetry(lambda p: matter.stream(mirrored=True).alpha(p)) < 1e-4
     assert asymmetry(lambda p: matter.stream().alpha(p)) > 1e-3
     assert matter.stream(mirrored=True).description == f"{matter.stream().description}, mirrored too"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "seen"),
+    [
+        (720, 1280, 512, (288, 512)),
+        (1280, 720, 512, (512, 288)),
+        (2160, 3840, 384, (224, 384)),
+        (960, 1280, 512, (320, 448)),  # as many pixels as the first, to multiples of 32
+        (1000, 1000, 512, (384, 384)),
+        (1364, 720, 512, (544, 288)),
+        (320, 240, 512, (320, 256)),  # smaller than that: as it is
+        (90, 160, 512, (128, 256)),  # very small: enlarged
+        (90, 160, 64, (32, 64)),  # unless that is asked for
+        (1, 1, 512, (192, 192)),
+        (1, 4000, 512, (32, 1024)),  # a strip: no longer than twice the size
+    ],
+)
+def test_what_the_network_sees(height: int, width: int, size: int, seen: tuple[int, int]) -> None:
+    assert network_size(height, width, size) == seen
+
+
+def test_the_network_sees_the_shape_that_is_shown() -> None:
+    assert network_size(576, 720, 512, Fraction(64, 45)) == network_size(576, 1024, 512)
 
 
 def test_iter_mattes(clip: Clip, matter: Matter) -> None:

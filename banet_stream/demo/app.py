@@ -78,7 +78,7 @@ def build(
         samples: the folder that ``samples.write_all`` filled.
         sessions: below Gradio's upload folder.
         limits: of one visitor.
-        camera_size: longest side the network sees of a live camera's frame.
+        camera_size: ``size`` of Matter for a live camera's frames.
     """
     shared = share(matter)
     cameras = Cameras(shared.at_size(camera_size), sessions, limits, first_choice(samples))

@@ -23,8 +23,8 @@ Opens a page in the browser: videos, photos and the live camera with another bac
 """
 LOCALHOST = "127.0.0.1"
 DEFAULT_PORT, PORTS_TRIED = 7860, 20
-# Of a live camera's frame: 640x480 at this size leaves two cores time for the browser beside it.
-CAMERA_SIZE = 256
+# Of a live camera's frame: 640x480, seen so as 256x192, leaves two cores time for the browser beside it.
+CAMERA_SIZE = 288
 MISSING = "the demo needs Gradio, aiortc and scikit-image: pip install 'banet-stream[demo]' (missing: {name})"
 
 
@@ -61,7 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-cameras", metavar="N", type=positive, default=4, help="live at once; default: 4")
     add = parser.add_argument_group("quality and speed").add_argument
     add("--model", default="banet64", help="shipped model or .safetensors file; default: banet64")
-    add("--size", type=int, default=512, help="longest side the network sees; default: 512")
+    add(
+        "--size",
+        type=int,
+        default=512,
+        help="width at which the network sees 16:9 frames; others get as many pixels; default: 512",
+    )
     add(
         "--camera-size",
         metavar="SIZE",
