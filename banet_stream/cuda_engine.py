@@ -6,6 +6,7 @@ when it is captured, and where capturing fails or they differ, the network runs 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import Protocol
@@ -25,6 +26,8 @@ MOST_GRAPHS = 4
 WARM_UPS = 3
 # How far logits in half precision may differ between two runs of the same kernels.
 TOLERANCE = 1e-2
+# A process captures one graph at a time, whichever engine asks.
+CAPTURE_LOCK = threading.Lock()
 
 
 class Graph(Protocol):
@@ -57,8 +60,9 @@ class CudaEngine(TorchEngine):
         shape = tuple(image.shape)
         graph = self.graphs.pop(shape, None)
         try:
-            graph = graph or checked(Captured(self.network, image), self.network, image)
+            graph = graph or checked(capture(self.network, image), self.network, image)
         except RuntimeError as error:
+            settle(image.device)
             log.warning("CUDA graphs don't work here (%s): the network runs without them", first_line(error))
             self.name, self._capturing = TorchEngine.name, False
             self.graphs.clear()
@@ -67,6 +71,19 @@ class CudaEngine(TorchEngine):
         if len(self.graphs) > MOST_GRAPHS:
             del self.graphs[next(iter(self.graphs))]
         return graph
+
+
+def capture(network: torch.nn.Module, image: Tensor) -> Graph:
+    """A graph of the network, while nobody else captures one; as Captured takes and raises."""
+    with CAPTURE_LOCK:
+        return Captured(network, image)
+
+
+def settle(device: torch.device) -> None:
+    """What a failed capture left behind ends here, and does not become the next launch's error."""
+    if device.type == "cuda":
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.synchronize(device)
 
 
 class Captured:
@@ -83,17 +100,25 @@ class Captured:
     def __init__(self, network: torch.nn.Module, image: Tensor) -> None:
         self.image = image.clone(memory_format=torch.preserve_format)
         with torch.cuda.device(image.device):
-            # What runs before capturing must be on another stream than the default one.
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UPS):
-                    network(self.image)
-            torch.cuda.current_stream().wait_stream(side)
-            self.graph = torch.cuda.CUDAGraph()
-            # Other threads decode and composite meanwhile.
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.output: BANetOutput = network(self.image)
+            before = torch.cuda.current_stream()
+            try:
+                self._capture(network, before)
+            finally:  # where capturing fails, torch leaves the thread on the stream that it captured
+                torch.cuda.set_stream(before)
+
+    def _capture(self, network: torch.nn.Module, before: torch.cuda.Stream) -> None:
+        # What runs before capturing must be on another stream than the default one, and what is captured on
+        # one of the image's device: torch's own for capturing is of the first device that ever captured.
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(before)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                network(self.image)
+        before.wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        # Other threads decode and composite meanwhile.
+        with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
+            self.output: BANetOutput = network(self.image)
 
     def __call__(self, image: Tensor) -> BANetOutput:
         """See Graph."""
@@ -103,12 +128,13 @@ class Captured:
 
 
 def checked(graph: Graph, network: torch.nn.Module, image: Tensor) -> Graph:
-    """The graph, if it gives what the network gives.
+    """The graph, if it gives what the network gives, for a picture that it was not captured with.
 
     Raises:
         RuntimeError: when it does not.
     """
-    expected, found = network(image).alpha.float(), graph(image).alpha.float()
+    other = image.flip(3) + 1  # not the same one for a black picture, either
+    expected, found = network(other).alpha.float(), graph(other).alpha.float()
     scale = float(expected.abs().max())
     if not float((found - expected).abs().max()) <= TOLERANCE * max(1.0, scale):
         raise RuntimeError("a graph gives other mattes than the network")

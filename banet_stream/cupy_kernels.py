@@ -7,6 +7,7 @@ yet: the tests compile every kernel with NVRTC, and run these launches with the 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -66,11 +67,19 @@ def typed(name: str, kernel: str, arguments: tuple[Any, ...]) -> list[Any]:
 
 
 @lru_cache
+def options() -> tuple[str, ...]:
+    """For NVRTC. CuPy keeps what it compiled by source and options: the headers must be among them."""
+    headers = b"".join(path.read_bytes() for path in sorted(csrc().glob("*.h")))
+    digest = hashlib.sha256(headers).hexdigest()[:12]
+    return "-std=c++17", f"-I{csrc()}", f"-DBANET_HEADERS={digest}"
+
+
+@lru_cache
 def module(name: str, device: int) -> Any:
     import cupy  # noqa: PLC0415
 
     with cupy.cuda.Device(device):
-        return cupy.RawModule(code=source_of(name), options=("-std=c++17", f"-I{csrc()}"))
+        return cupy.RawModule(code=source_of(name), options=options())
 
 
 def launch_cupy(name: str, kernel: str, items: int, like: Tensor, *arguments: Any) -> None:

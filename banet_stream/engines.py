@@ -155,11 +155,12 @@ def choose_device(wanted: str) -> torch.device:
             )
         if not torch.cuda.is_available():
             raise DeviceError(
-                f"--device {wanted}: PyTorch finds no usable NVIDIA GPU or driver; use --device cpu"
+                f"--device {wanted}: PyTorch finds no usable CUDA device (NVIDIA GPU and driver); "
+                "use --device cpu"
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise DeviceError(
-                f"--device {wanted}: there are {torch.cuda.device_count()} GPUs, counted from 0"
+                f"--device {wanted}: there are {torch.cuda.device_count()} CUDA devices, counted from 0"
             )
     return device
 

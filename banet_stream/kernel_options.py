@@ -29,5 +29,5 @@ def colour_options(alpha: Tensor) -> tuple[int, int, int]:
 
 
 def packed(plane: Tensor) -> Tensor:
-    """Rows may lie apart (decoders pad them), columns not."""
-    return plane if plane.stride(1) == 1 else plane.contiguous()
+    """Rows may lie apart (decoders pad them), columns not; a single one has no neighbour."""
+    return plane if plane.stride(1) == 1 or plane.shape[1] == 1 else plane.contiguous()

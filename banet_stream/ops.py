@@ -6,6 +6,8 @@ Planes are [H, W] tensors of samples as decoded: uint8 for 8 bits, int16 for 9 t
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,7 @@ def boundary_attention(logits: Tensor, image: Tensor, *, temperature: float) -> 
     check(name, "image", image.ndim == 4 and image.shape[1] == 3, "be [N, 3, H, W]", list(image.shape))
     same = logits.shape[0] == image.shape[0]
     check(name, "logits", same, f"have the image's batch size {image.shape[0]}", logits.shape[0])
+    check_device(name, "logits", logits, image)
     check(name, "temperature", temperature > 0, "be positive", temperature)
     return backends.find(name, image.device)(logits, image, temperature=temperature)
 
@@ -83,6 +86,7 @@ def refine_loss(
     for argument, tensor in (("prediction", prediction), ("mask", mask)):
         check(name, argument, list(tensor.shape) == shape, f"be {shape}", list(tensor.shape))
         check(name, argument, tensor.dtype == image.dtype, f"be {image.dtype}", tensor.dtype)
+        check_device(name, argument, tensor, image)
     return backends.find(name, image.device)(
         image,
         prediction,
@@ -122,6 +126,9 @@ def frame_to_input(
     """
     name = "frame_to_input"
     check_planes(name, "planes", planes, depth)
+    check(name, "planes", len(planes) in (2, 3), "be Y, U, V or Y, UV", f"{len(planes)} planes")
+    u, v = (list(plane.shape) for plane in reference.planar(planes)[1:])
+    check(name, "planes", u == v, "have U and V of one size", f"{u} and {v}")
     check(name, "size", min(size) > 0, "be two positive numbers", size)
     check_choice(name, "matrix", matrix, MATRICES)
     check_choice(name, "dtype", dtype, INPUT_DTYPES)
@@ -176,6 +183,7 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: s
     name = "upsample_alpha"
     check_alpha(name, alpha)
     check_planes(name, "luma", [luma], depth)
+    check_device(name, "alpha", alpha, luma)
     check_choice(name, "upsampling", upsampling, UPSAMPLINGS)
     return backends.find(name, luma.device)(alpha, luma, depth=depth, upsampling=upsampling)
 
@@ -222,6 +230,7 @@ def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: flo
     check_alpha(name, previous, "previous")
     same = alpha.shape == previous.shape
     check(name, "previous", same, f"have alpha's shape {list(alpha.shape)}", list(previous.shape))
+    check_device(name, "previous", previous, alpha)
     check(name, "certain", certain > 0, "be positive", certain)
     check(name, "steady", 0 <= steady <= 1, "be between 0 and 1", steady)
     return backends.find(name, alpha.device)(alpha, previous, certain=certain, steady=steady)
@@ -255,6 +264,8 @@ def composite(
     check_planes(name, "planes", planes, depth, count=3)
     check_planes(name, "background", background, depth, count=3)
     check_alpha(name, alpha)
+    check_device(name, "alpha", alpha, planes[0])
+    check_device(name, "background", background[0], planes[0])
     check_choice(name, "upsampling", upsampling, UPSAMPLINGS)
     check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
     check(name, "light_wrap", 0 <= light_wrap <= 1, "be between 0 and 1", light_wrap)
@@ -289,7 +300,8 @@ def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int
     name = "masked_blur"
     check_planes(name, "planes", planes, depth, count=3)
     check_alpha(name, alpha)
-    check(name, "sigma", sigma > 0, "be positive", sigma)
+    check_device(name, "alpha", alpha, planes[0])
+    check(name, "sigma", 0 < sigma < math.inf, "be positive and finite", sigma)
     return backends.find(name, alpha.device)(planes, alpha, sigma=sigma, depth=depth)
 
 
@@ -303,6 +315,11 @@ def check(operator: str, argument: str, holds: bool, rule: str, value: object) -
 
 def check_choice(operator: str, argument: str, value: object, allowed: tuple[object, ...]) -> None:
     check(operator, argument, value in allowed, f"be one of {', '.join(map(str, allowed))}", value)
+
+
+def check_device(operator: str, argument: str, tensor: Tensor, other: Tensor) -> None:
+    """Where another one lies: a kernel would take the address for one of its own memory."""
+    check(operator, argument, tensor.device == other.device, f"be on {other.device}", tensor.device)
 
 
 def check_image(operator: str, argument: str, image: Tensor) -> None:
@@ -329,3 +346,4 @@ def check_planes(operator: str, argument: str, planes: list[Tensor], depth: int,
         shape = list(plane.shape)
         check(operator, argument, plane.ndim == 2 and plane.numel() > 0, "be [H, W], not empty", shape)
         check(operator, argument, plane.dtype == dtype, f"be {dtype} at {depth} bits", plane.dtype)
+        check_device(operator, argument, plane, planes[0])

@@ -85,6 +85,7 @@ def luminance(image: Tensor) -> Tensor:
 
 def normalise(image: Tensor) -> Tensor:
     """Eq. (12). Flat images, and any with NaN or infinity, give zeros."""
+    image = torch.where(image.isfinite().all(3, keepdim=True).all(2, keepdim=True), image, 0)
     low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
     span = high - low
     varied = (span > 0) & span.isfinite()

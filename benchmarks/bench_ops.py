@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -162,10 +163,15 @@ def measure(
     return fast, reference, copy
 
 
+def commit() -> str:
+    """Empty where there is no git, or no repository."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def about(device: str, threads: int) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     name = (
         torch.cuda.get_device_name()
         if device != "cpu"
@@ -177,7 +183,7 @@ def about(device: str, threads: int) -> str:
     load = f", load average {os.getloadavg()[0]:.1f} at the start" if device == "cpu" else ""
     where = f"{name}, {threads} threads of {os.cpu_count()} processors{load}" if device == "cpu" else name
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}, torch {torch.__version__}, {where}."
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit() or 'unknown'}, torch {torch.__version__}, {where}."
     )
 
 

@@ -282,7 +282,8 @@ std::tuple<Tensor, Tensor, Tensor> composite_cpu(const Tensor& y, const Tensor& 
     for (const Tensor* t : {planes[p], background[p]}) {
       STD_TORCH_CHECK(t->size(0) == height && t->size(1) == width, "composite: plane ", p, " must be [", height,
                       ", ", width, "]");
-      STD_TORCH_CHECK(t->stride(1) == 1, "composite: planes must have neighbouring columns side by side");
+      STD_TORCH_CHECK(t->size(1) == 1 || t->stride(1) == 1,
+                      "composite: planes must have neighbouring columns side by side");
     }
     out[p] = torch::stable::new_empty(y, {height, width});
   }

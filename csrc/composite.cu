@@ -209,7 +209,8 @@ std::tuple<Tensor, Tensor, Tensor> composite_cuda(const Tensor& y, const Tensor&
     STD_TORCH_CHECK(t->size(0) == (luma ? y.size(0) : (y.size(0) + vertical - 1) / vertical) &&
                         t->size(1) == (luma ? y.size(1) : (y.size(1) + horizontal - 1) / horizontal),
                     "composite: planes must have the frame's and its chroma's shapes");
-    STD_TORCH_CHECK(t->stride(1) == 1, "composite: planes must have neighbouring columns side by side");
+    STD_TORCH_CHECK(t->size(1) == 1 || t->stride(1) == 1,
+                    "composite: planes must have neighbouring columns side by side");
   }
   const Launch launch(y);
   const int h = rows_of(alpha), w = columns_of(alpha);

@@ -40,16 +40,18 @@ inline __attribute__((always_inline)) void normal_line(R* __restrict row, Normal
   for (int i = 0; i < width; ++i) row[i] = normal.of(row[i]);
 }
 
-// NaN wins: it is neither smaller nor larger, and must not be lost.
+// What is no number is neither smaller nor larger, and gets lost: `nothing` becomes NaN where a value is NaN or
+// infinite, stays 0 else, and is to be added once all rows are through.
 template <typename R>
-inline __attribute__((always_inline)) void extremes(R& low, R& high, const R* __restrict row, int width) {
-  R least_of = row[0], most_of = row[0], nothing = R(0);
+inline __attribute__((always_inline)) void extremes(R& low, R& high, R& nothing, const R* __restrict row,
+                                                    int width) {
+  R least_of = row[0], most_of = row[0], none = R(0);
   for (int i = 0; i < width; ++i) {
     least_of = row[i] < least_of ? row[i] : least_of;
     most_of = row[i] > most_of ? row[i] : most_of;
   }
-  for (int i = 0; i < width; ++i) nothing += row[i] * R(0);  // NaN where a value is NaN or infinite
-  low = least(low, least_of) + nothing, high = most(high, most_of) + nothing;
+  for (int i = 0; i < width; ++i) none += row[i] * R(0);
+  low = least(low, least_of), high = most(high, most_of), nothing += none;
 }
 
 }  // namespace
@@ -79,10 +81,12 @@ void channel_line(double* out, const double* channel, double weight, int width) 
 BANET_CLONES void scale_line(float* row, Normal<float> normal, int width) { normal_line(row, normal, width); }
 void scale_line(double* row, Normal<double> normal, int width) { normal_line(row, normal, width); }
 
-BANET_CLONES void extreme_line(float& low, float& high, const float* row, int width) {
-  extremes(low, high, row, width);
+BANET_CLONES void extreme_line(float& low, float& high, float& nothing, const float* row, int width) {
+  extremes(low, high, nothing, row, width);
 }
-void extreme_line(double& low, double& high, const double* row, int width) { extremes(low, high, row, width); }
+void extreme_line(double& low, double& high, double& nothing, const double* row, int width) {
+  extremes(low, high, nothing, row, width);
+}
 
 template <typename R>
 Normalised<R> normalise(const Pixels<R>& image, R* memory) {
@@ -90,7 +94,7 @@ Normalised<R> normalise(const Pixels<R>& image, R* memory) {
   Normalised<R> result{memory, height, width, R(0), R(0), {R(0), R(0)}};
   R* bounds = scratch<R, 20>(2 * blocks);
   parallel_blocks(height, gradient_block, [&](int begin, int end) {
-    R low = R(0), high = R(0);
+    R low = R(0), high = R(0), nothing = R(0);
     for (int y = begin; y < end; ++y) {
       R* row = result.row(y);
       std::fill(row, row + width, R(0));
@@ -99,9 +103,10 @@ Normalised<R> normalise(const Pixels<R>& image, R* memory) {
         channel_line(row, channel, channel_weight<R>(c, image.channels), width);
       }
       if (y == begin) low = high = row[0];
-      extreme_line(low, high, row, width);
+      extreme_line(low, high, nothing, row, width);
     }
-    bounds[2 * (begin / gradient_block)] = low, bounds[2 * (begin / gradient_block) + 1] = high;
+    R* pair = bounds + 2 * (begin / gradient_block);
+    pair[0] = low + nothing, pair[1] = high + nothing;
   });
   R rest = R(0);
   result.low = bounds[0], result.high = bounds[1];

@@ -48,7 +48,8 @@ Tensor upsample_alpha_cpu(const Tensor& alpha, const Tensor& luma, int64_t depth
   const ScalarType samples = depth == 8 ? ScalarType::Byte : ScalarType::Short;
   check_plane("upsample_alpha", "alpha", alpha, ScalarType::Float);
   check_plane("upsample_alpha", "luma", luma, samples);
-  STD_TORCH_CHECK(luma.stride(1) == 1, "upsample_alpha: luma must have neighbouring columns side by side");
+  STD_TORCH_CHECK(luma.size(1) == 1 || luma.stride(1) == 1,
+                  "upsample_alpha: luma must have neighbouring columns side by side");
   const AlphaOptions options{guided, static_cast<int>(radius), static_cast<float>(epsilon),
                              static_cast<float>(floor), static_cast<float>(ceiling)};
   const float peak = static_cast<float>((1 << depth) - 1);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 
 import pytest
 import torch
@@ -27,13 +29,16 @@ class Recorded:
 
     made = 0
     shift = 0.0
+    repeats = False  # the matte of the picture it was made with
 
     def __init__(self, network, image):
         type(self).made += 1
         self.network = network
         self.output = BANetOutput(*(torch.full_like(part, 7.0) for part in network(image)))
+        self.first = image.clone()
 
     def __call__(self, image):
+        image = self.first if self.repeats else image
         for kept, new in zip(self.output, self.network(image), strict=True):
             kept.copy_(new + self.shift)
         return self.output
@@ -81,7 +86,7 @@ def test_threads_get_their_own_answers(engines, recorded):
     assert recorded.made == 1
 
 
-@pytest.mark.parametrize("trouble", ["fails", "differs", "no numbers"])
+@pytest.mark.parametrize("trouble", ["fails", "differs", "repeats", "no numbers"])
 def test_where_graphs_do_not_work_the_network_does_and_says_so(
     engines, recorded, monkeypatch, caplog, trouble
 ):
@@ -94,6 +99,7 @@ def test_where_graphs_do_not_work_the_network_does_and_says_so(
 
         monkeypatch.setattr(cuda_engine, "Captured", capture)
     recorded.shift = {"differs": 0.5, "no numbers": float("nan")}.get(trouble, 0.0)
+    recorded.repeats = trouble == "repeats"
     image = picture(1, 3, 64, 64)
     with caplog.at_level(logging.WARNING):
         found = [graphed(image) for _ in range(2)]
@@ -102,6 +108,71 @@ def test_where_graphs_do_not_work_the_network_does_and_says_so(
     assert len(caplog.records) == 1
     assert "the network runs without them" in caplog.text
     assert graphed.name == "torch"
+
+
+@pytest.mark.parametrize("value", [0.0, -2.0], ids=["mean", "black"])
+def test_a_graph_that_repeats_a_picture_of_one_colour_is_found_out(engines, recorded, value):
+    plain, graphed = engines
+    recorded.repeats = True
+    graphed(torch.full((1, 3, 64, 64), value))
+    image = picture(1, 3, 64, 64)
+    assert torch.equal(graphed(image), plain(image))
+
+
+def test_one_graph_is_captured_at_a_time(engines, recorded, monkeypatch):
+    alone, found = threading.Lock(), []
+
+    class Watched(recorded):
+        def __init__(self, network, image):
+            found.append(alone.acquire(blocking=False))
+            super().__init__(network, image)
+            alone.release()
+
+    monkeypatch.setattr(cuda_engine, "Captured", Watched)
+    several = [CudaEngine(load_network("banet64"), CPU, "float32") for _ in range(4)]
+    call_from_threads(lambda engine: engine(picture(1, 3, 64, 64)), several, 1)
+    assert found == [True] * 4
+
+
+class Stream:
+    """As torch.cuda's, for the test below: whether it is current is all that is known of it."""
+
+    current = None
+
+    def wait_stream(self, _):
+        pass
+
+
+class FailingGraph:
+    """As torch.cuda.graph where capturing fails: it leaves its stream the current one."""
+
+    def __init__(self, _, *, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        self.stream = stream
+
+    def __enter__(self):
+        Stream.current = self.stream
+
+    def __exit__(self, *_):
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_failed_capture_leaves_its_thread_on_the_stream_it_was_on(monkeypatch):
+    before = Stream.current = Stream()
+    patched = {
+        "CUDAGraph": object,
+        "Stream": Stream,
+        "current_stream": lambda: Stream.current,
+        "device": contextlib.nullcontext,
+        "graph": FailingGraph,
+        "set_stream": lambda stream: setattr(Stream, "current", stream),
+        "stream": contextlib.nullcontext,
+    }
+    for name, stand_in in patched.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    with pytest.raises(RuntimeError, match="previous error"):
+        cuda_engine.Captured(load_network("banet64"), picture(1, 3, 32, 32))
+    assert Stream.current is before
 
 
 @needs_cuda
@@ -124,3 +195,16 @@ def test_a_gpu_gets_graphs_and_what_is_no_number_is_an_error_there_too():
     engine(picture(1, 3, 64, 64))
     with pytest.raises(MatteError, match="gave no numbers"):
         engine(torch.full((1, 3, 64, 64), float("inf")))
+
+
+@needs_cuda
+def test_a_network_that_can_not_be_captured_runs_on_the_stream_it_was_on(caplog):
+    before = torch.cuda.current_stream()
+    engine = load_engine("banet64", device="cuda", precision="float32")
+    image = picture(1, 3, 64, 64)
+    expected, network = engine(image), engine.network
+    engine.graphs.clear()
+    engine.network = lambda image: (image.sum().item(), network(image))[1]  # waits for the GPU
+    torch.testing.assert_close(engine(image), expected, atol=1e-2, rtol=0)
+    assert "the network runs without them" in caplog.text
+    assert torch.cuda.current_stream() == before

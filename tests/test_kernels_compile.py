@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from banet_stream import cupy_kernels
+
 CSRC = Path(__file__).parents[1] / "csrc"
 KERNELS = sorted(CSRC.glob("*.cu"))
 ARCHITECTURE = "sm_90"  # one, to save time; the build makes all
@@ -50,7 +52,7 @@ def test_nvrtc_compiles(source: Path, nvrtc: ctypes.CDLL) -> None:
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     text, name = source.read_bytes(), source.name.encode()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None) == 0
-    options = [b"-std=c++17", f"-arch={ARCHITECTURE}".encode(), f"-I{CSRC}".encode()]
+    options = [option.encode() for option in (*cupy_kernels.options(), f"-arch={ARCHITECTURE}")]
     failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
@@ -62,3 +64,14 @@ def test_nvrtc_compiles(source: Path, nvrtc: ctypes.CDLL) -> None:
     kernels = re.findall(r'extern "C" __global__ void (\w+)', source.read_text())
     assert kernels
     assert all(kernel.encode() in cubin.raw for kernel in kernels)
+
+
+def test_a_changed_header_changes_the_options_by_which_cupy_keeps_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cupy_kernels, "csrc", lambda: tmp_path)
+    found = set()
+    for text in ("// one\n", "// two\n"):
+        (tmp_path / "common.h").write_text(text)
+        found.add(cupy_kernels.options.__wrapped__())
+    assert len(found) == 2

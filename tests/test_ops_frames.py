@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -10,11 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_inputs import DEPTHS, DEVICES, SIZES, SUBSAMPLINGS, frame, matte, padded, spread
+from operator_inputs import DEPTHS, DEVICES, SIZES, SUBSAMPLINGS, frame, matte, needs_cuda, padded, spread
 from tolerances import ALPHA_SCALE, COLOUR_STEP, assert_floats, assert_samples
 from torch import Tensor
 
 from banet_stream import backends, ops, reference
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_floats() -> Iterator[None]:
+    """The references convolve in float32 on a GPU, too: TF32, cuDNN's default, keeps 10 of its 23 bits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        assert not torch.backends.cuda.matmul.allow_tf32  # as PyTorch has it by itself
+        yield
 
 
 def both(call: Callable[[], Any]) -> tuple[Any, Any]:
@@ -163,8 +171,11 @@ def test_composite_leaves_certain_samples_bit_identical(value: float, depth: int
         assert torch.equal(got[:, : third // 2], there[:, : third // 2])
 
 
-def test_composite_reads_strided_planes() -> None:
-    front, back, alpha = frame((45, 71)), frame((45, 71), seed=1), matte((24, 32))
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(45, 71), (9, 1), (2, 2), (1, 1)])
+def test_composite_reads_strided_planes(size: tuple[int, int], device: str) -> None:
+    front, back = frame(size, device=device), frame(size, seed=1, device=device)
+    alpha = matte((24, 32), device=device)
     with backends.using("compiled"):
         plain = ops.composite(front, alpha, back)
         for layout in (spread, padded):
@@ -172,14 +183,16 @@ def test_composite_reads_strided_planes() -> None:
             assert all(map(torch.equal, out, plain))
 
 
-def test_not_a_number_counts_as_background() -> None:
-    front, back = frame((48, 64)), frame((48, 64), seed=1)
-    alpha = torch.full((12, 16), float("nan"))
+@pytest.mark.parametrize("device", DEVICES)
+def test_not_a_number_counts_as_background(device: str) -> None:
+    front, back = frame((48, 64), device=device), frame((48, 64), seed=1, device=device)
+    alpha = torch.full((12, 16), float("nan"), device=device)
     for backend in ("compiled", "reference"):
         with backends.using(backend):
             assert all(map(torch.equal, ops.composite(front, alpha, back), back))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=30, deadline=None)
 @given(
     height=st.integers(1, 40),
@@ -190,16 +203,21 @@ def test_not_a_number_counts_as_background() -> None:
     seed=st.integers(0, 1000),
 )
 def test_composite_of_any_size(
-    height: int, width: int, rows: int, columns: int, subsampling: tuple[int, int], seed: int
+    height: int, width: int, rows: int, columns: int, subsampling: tuple[int, int], seed: int, device: str
 ) -> None:
-    front, back = (frame((height, width), subsampling=subsampling, seed=seed + i) for i in range(2))
+    front, back = (
+        frame((height, width), subsampling=subsampling, seed=seed + i, device=device) for i in range(2)
+    )
     alpha = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    alpha = alpha.to(device)
     assert_samples(*both(lambda: ops.composite(front, alpha, back, subsampling=subsampling)))
 
 
-def test_composite_of_4k() -> None:
-    front, back = frame((2160, 3840)), frame((2160, 3840), seed=1)
-    assert_samples(*both(lambda: ops.composite(front, matte((144, 256)), back)))
+@pytest.mark.parametrize("device", DEVICES)
+def test_composite_of_4k(device: str) -> None:
+    front, back = frame((2160, 3840), device=device), frame((2160, 3840), seed=1, device=device)
+    alpha = matte((144, 256), device=device)
+    assert_samples(*both(lambda: ops.composite(front, alpha, back)))
 
 
 # --- upsample_alpha and masked_blur ----------------------------------------------------------------
@@ -219,6 +237,16 @@ def test_upsample_alpha_equals_its_reference(
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(45, 71), (9, 1), (1, 1)])
+def test_upsample_alpha_reads_strided_planes(size: tuple[int, int], device: str) -> None:
+    luma, alpha = frame(size, device=device)[0], matte((24, 32), device=device)
+    with backends.using("compiled"):
+        plain = ops.upsample_alpha(alpha, luma)
+        for layout in (spread, padded):
+            assert torch.equal(ops.upsample_alpha(spread(alpha), layout(luma)), plain)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("sigma", [0.5, 3.0, 9.5, 40.0])
 @pytest.mark.parametrize(("size", "matte_size"), SIZES)
@@ -229,11 +257,22 @@ def test_masked_blur_equals_its_reference(
     assert_samples(*both(lambda: ops.masked_blur(planes, alpha, sigma=sigma, depth=depth)))
 
 
-def test_masked_blur_leaves_the_subject_out() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_masked_blur_reads_strided_planes(device: str) -> None:
+    planes, alpha = frame((45, 71), device=device), matte((24, 32), device=device)
+    with backends.using("compiled"):
+        plain = ops.masked_blur(planes, alpha, sigma=9.5)
+        for layout in (spread, padded):
+            out = ops.masked_blur([layout(p) for p in planes], spread(alpha), sigma=9.5)
+            assert all(map(torch.equal, out, plain))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_masked_blur_leaves_the_subject_out(device: str) -> None:
     # A white subject before black: not a trace of it in what is seen around it.
-    alpha = torch.zeros(36, 64)
+    alpha = torch.zeros(36, 64, device=device)
     alpha[8:28, 20:44] = 1
-    luma = torch.zeros(144, 256, dtype=torch.uint8)
+    luma = torch.zeros(144, 256, dtype=torch.uint8, device=device)
     luma[32:112, 80:176] = 255
     with backends.using("compiled"):
         blurred = ops.masked_blur([luma, luma[::2, ::2], luma[::2, ::2]], alpha, sigma=16)[0]
@@ -290,9 +329,10 @@ def test_frame_to_input_equals_its_reference(
             assert actual.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_frame_to_input_reads_semi_planar_and_strided_planes(depth: int) -> None:
-    y, u, v = frame((46, 70), depth=depth)
+def test_frame_to_input_reads_semi_planar_and_strided_planes(depth: int, device: str) -> None:
+    y, u, v = frame((46, 70), depth=depth, device=device)
     both_chroma = torch.stack([u, v], -1).flatten(1)
 
     def converted(planes: list[Tensor]) -> Tensor:
@@ -304,8 +344,9 @@ def test_frame_to_input_reads_semi_planar_and_strided_planes(depth: int) -> None
         assert torch.equal(converted([spread(y), spread(u), spread(v)]), plain)
 
 
-def test_frame_to_input_rounds_16_bit_floats_as_torch_does() -> None:
-    planes = frame((64, 64), depth=10, subsampling=(1, 1))
+@pytest.mark.parametrize("device", DEVICES)
+def test_frame_to_input_rounds_16_bit_floats_as_torch_does(device: str) -> None:
+    planes = frame((64, 64), depth=10, subsampling=(1, 1), device=device)
     # Tiny standard deviations reach large, small and subnormal values.
     for std in (1e-4, 1.0, 3e3, 1e6):
         for dtype in (torch.float16, torch.bfloat16):
@@ -319,6 +360,7 @@ def test_frame_to_input_rounds_16_bit_floats_as_torch_does() -> None:
             assert torch.equal(rounded, exact.to(dtype))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=40, deadline=None)
 @given(
     height=st.integers(1, 50),
@@ -327,8 +369,10 @@ def test_frame_to_input_rounds_16_bit_floats_as_torch_does() -> None:
     columns=st.integers(1, 50),
     matrix=st.sampled_from(ops.MATRICES),
 )
-def test_frame_to_input_of_any_size(height: int, width: int, rows: int, columns: int, matrix: str) -> None:
-    planes = frame((height, width), seed=height * width)
+def test_frame_to_input_of_any_size(
+    height: int, width: int, rows: int, columns: int, matrix: str, device: str
+) -> None:
+    planes = frame((height, width), seed=height * width, device=device)
     assert_floats(
         *both(lambda: ops.frame_to_input(planes, size=(rows, columns), matrix=matrix, full_range=False))
     )
@@ -350,6 +394,7 @@ def operator_calls(device: str) -> dict[str, Callable[[], Any]]:
         "frame_to_input": lambda: [
             ops.frame_to_input(planes, size=(40, 60), matrix="bt709", full_range=False)
         ],
+        "steady_alpha": lambda: [ops.steady_alpha(alpha, alpha.flip(1), certain=0.25, steady=0.35)],
     }
 
 
@@ -367,15 +412,31 @@ def test_every_run_gives_the_same_bits(name: str, device: str) -> None:
         torch.set_num_threads(threads)
 
 
+@needs_cuda
+@pytest.mark.parametrize("name", sorted(operator_calls("cpu")))
+def test_cupy_on_cuda_equals_the_reference(name: str) -> None:
+    pytest.importorskip("cupy")
+    call = operator_calls("cuda")[name]
+    with backends.using("cupy"):
+        actual = call()
+    with backends.using("reference"):
+        expected = call()
+    for got, wanted in zip(actual, expected, strict=True):
+        if got.is_floating_point():
+            assert_floats(got, wanted, scale=ALPHA_SCALE)
+        else:
+            assert_samples([got], [wanted])
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_opcheck(device: str) -> None:
     planes, alpha = frame((20, 30), device=device), matte((8, 16), device=device)
-    operators = torch.ops.banet_stream
+    operators, on_cpu = torch.ops.banet_stream, alpha.cpu()
     options = (True, 2, 4e-4, 0.05, 0.95)
     torch.library.opcheck(
         operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 4, 1, 1e-4, True, 0.5)
     )
-    torch.library.opcheck(operators.fade_islands, (alpha, 0.2, 0.08, 0.12, 0.9, 0.95))
+    torch.library.opcheck(operators.fade_islands, (on_cpu, 0.2, 0.08, 0.12, 0.9, 0.95))
     torch.library.opcheck(operators.steady_alpha, (alpha, alpha.flip(1), 0.25, 0.35))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
     torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_inputs import DEVICES
+from operator_inputs import DEVICES, needs_cuda
 from tolerances import assert_floats, assert_gradients
 from torch import Tensor
 
@@ -103,9 +103,10 @@ def test_boundary_attention_gradcheck(size: tuple[int, int], small: tuple[int, i
         torch.autograd.gradcheck(lambda a, b: ops.boundary_attention(a, b, temperature=2.0), (logits, image))
 
 
-def test_boundary_attention_reads_any_strides() -> None:
-    logits = noise(2, 4, 6, 16)[:, 1:2, :, ::2]
-    image = noise(2, 24, 64, 3).permute(0, 3, 1, 2)[:, :, :, ::2]
+@pytest.mark.parametrize("device", DEVICES)
+def test_boundary_attention_reads_any_strides(device: str) -> None:
+    logits = noise(2, 4, 6, 16, device=device)[:, 1:2, :, ::2]
+    image = noise(2, 24, 64, 3, device=device).permute(0, 3, 1, 2)[:, :, :, ::2]
     with backends.using("compiled"):
         out = ops.boundary_attention(logits, image, temperature=4.0)
         assert torch.equal(
@@ -128,29 +129,46 @@ def test_boundary_attention_frees_its_memory_without_a_backward() -> None:
         gc.enable()
 
 
-def test_boundary_attention_of_an_empty_batch() -> None:
-    out, expected = both(
-        lambda: ops.boundary_attention(noise(0, 1, 2, 2), noise(0, 3, 8, 8), temperature=4.0)
-    )
+@pytest.mark.parametrize("device", DEVICES)
+def test_boundary_attention_of_an_empty_batch(device: str) -> None:
+    logits, image = noise(0, 1, 2, 2, device=device), noise(0, 3, 8, 8, device=device)
+    out, expected = both(lambda: ops.boundary_attention(logits, image, temperature=4.0))
     assert out.shape == expected.shape
 
 
-def test_boundary_attention_of_extreme_logits() -> None:
-    logits = torch.tensor([3e38, -3e38, 1e30, -1e30, 700.0, -700.0]).reshape(1, 1, 6, 1)
-    out, expected = both(lambda: ops.boundary_attention(logits, torch.zeros(1, 3, 6, 1), temperature=1.0))
+@pytest.mark.parametrize("device", DEVICES)
+def test_boundary_attention_of_extreme_logits(device: str) -> None:
+    logits = torch.tensor([3e38, -3e38, 1e30, -1e30, 700.0, -700.0], device=device).reshape(1, 1, 6, 1)
+    image = torch.zeros(1, 3, 6, 1, device=device)
+    out, expected = both(lambda: ops.boundary_attention(logits, image, temperature=1.0))
     assert_floats(out, expected)
     with backends.using("compiled"):
-        nothing = ops.boundary_attention(logits * float("nan"), torch.zeros(1, 3, 6, 1), temperature=1.0)
+        nothing = ops.boundary_attention(logits * float("nan"), image, temperature=1.0)
     assert nothing[:, 3].isnan().all()  # NaN goes through: a loss must see it
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=30, deadline=None)
 @given(size=st.tuples(*[st.integers(1, 40)] * 2), small=st.tuples(*[st.integers(1, 20)] * 2))
-def test_boundary_attention_of_any_size(size: tuple[int, int], small: tuple[int, int]) -> None:
-    logits, image = noise(1, 1, *small), noise(1, 3, *size)
+def test_boundary_attention_of_any_size(size: tuple[int, int], small: tuple[int, int], device: str) -> None:
+    logits, image = noise(1, 1, *small, device=device), noise(1, 3, *size, device=device)
     results = both(
         lambda: with_gradients(lambda a, b: ops.boundary_attention(a, b, temperature=4.0), logits, image)
     )
+    for actual, expected in zip(*results, strict=True):
+        assert_floats(actual, expected, scale=4)
+
+
+@needs_cuda
+def test_boundary_attention_of_cupy_on_cuda_equals_its_reference() -> None:
+    pytest.importorskip("cupy")
+    logits, image = noise(2, 1, 8, 12, device="cuda"), noise(2, 3, 33, 47, device="cuda", seed=1)
+    results = []
+    for backend in ("cupy", "reference"):
+        with backends.using(backend):
+            results.append(
+                with_gradients(lambda a, b: ops.boundary_attention(a, b, temperature=4.0), logits, image)
+            )
     for actual, expected in zip(*results, strict=True):
         assert_floats(actual, expected, scale=4)
 
@@ -182,22 +200,52 @@ def test_sobel_gradient_gradcheck(size: tuple[int, int], channels: int, device: 
         torch.autograd.gradcheck(ops.sobel_gradient, (image,))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", ["compiled", "reference"])
 @pytest.mark.parametrize("value", [0.0, 0.3, float("nan"), float("inf")])
-def test_flat_and_broken_images_have_no_gradient(value: float, backend: str) -> None:
-    image = torch.full((1, 3, 8, 8), value)
+def test_flat_and_broken_images_have_no_gradient(value: float, backend: str, device: str) -> None:
+    image = torch.full((1, 3, 8, 8), value, device=device)
     if not math.isfinite(value):
         image[..., :4] = 0
     with backends.using(backend):
         magnitude, direction = ops.sobel_gradient(image)
         assert magnitude.count_nonzero() == direction.count_nonzero() == 0
-        if image.isfinite().all():
-            assert with_gradients(ops.sobel_gradient, image)[2].count_nonzero() == 0
+        assert with_gradients(ops.sobel_gradient, image)[2].count_nonzero() == 0
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", ["compiled", "reference"])
-def test_flat_parts_of_an_image_pass_no_gradient_back(backend: str) -> None:
-    image = torch.zeros(1, 1, 8, 16)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("row", [0, 20, 31, 32, 69])  # first, middle and last, of all and of a block of 32
+def test_one_broken_pixel_leaves_its_image_no_gradient(
+    row: int, value: float, backend: str, device: str
+) -> None:
+    image = noise(2, 3, 70, 9, device=device)
+    image[0, 1, row, 4] = value
+    with backends.using(backend):
+        magnitude, direction = ops.sobel_gradient(image)
+    assert magnitude[0].count_nonzero() == direction[0].count_nonzero() == 0
+    assert magnitude[1].count_nonzero() > 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("row", [0, 20, 31, 32, 69])
+def test_one_broken_pixel_is_a_flat_image_to_the_refine_loss(row: int, device: str) -> None:
+    image, prediction = noise(1, 3, 70, 9, device=device), noise(1, 1, 70, 9, device=device, seed=1)
+    mask, broken = torch.ones_like(prediction), image.clone()
+    broken[0, 1, row, 4] = float("nan")
+    with backends.using("compiled"):
+        run = [
+            with_gradients(lambda a, b: ops.refine_loss(a, b, mask), picture, prediction)
+            for picture in (broken, torch.zeros_like(image))
+        ]
+    assert all(map(torch.equal, *run))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["compiled", "reference"])
+def test_flat_parts_of_an_image_pass_no_gradient_back(backend: str, device: str) -> None:
+    image = torch.zeros(1, 1, 8, 16, device=device)
     image[..., 12:] = 1
     image[..., 2, 3] = 0.5
     with backends.using(backend):
@@ -233,19 +281,21 @@ def test_refine_loss_gradcheck(device: str) -> None:
         torch.autograd.gradcheck(lambda a, b: ops.refine_loss(a, b, mask, balance=1.2), (image, prediction))
 
 
-def test_refine_loss_of_an_empty_boundary_or_batch_is_zero() -> None:
-    image, prediction = noise(1, 3, 6, 6), noise(1, 1, 6, 6)
+@pytest.mark.parametrize("device", DEVICES)
+def test_refine_loss_of_an_empty_boundary_or_batch_is_zero(device: str) -> None:
+    image, prediction = noise(1, 3, 6, 6, device=device), noise(1, 1, 6, 6, device=device)
     for count in (0, 1):
-        inputs = image[:count], prediction[:count], torch.zeros(count, 1, 6, 6)
+        inputs = image[:count], prediction[:count], torch.zeros_like(prediction[:count])
         results = both(lambda i=inputs: ops.refine_loss(*i))
         assert [r.item() for r in results] == [0, 0]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 70), seed=st.integers(0, 99))
-def test_refine_loss_of_any_size(height: int, width: int, seed: int) -> None:
-    image = noise(1, 3, height, width, dtype=torch.float64, seed=seed)
-    prediction = noise(1, 1, height, width, dtype=torch.float64, seed=seed + 1)
+def test_refine_loss_of_any_size(height: int, width: int, seed: int, device: str) -> None:
+    image = noise(1, 3, height, width, dtype=torch.float64, seed=seed, device=device)
+    prediction = noise(1, 1, height, width, dtype=torch.float64, seed=seed + 1, device=device)
     mask = torch.ones_like(prediction)
     results = both(lambda: with_gradients(lambda a, b: ops.refine_loss(a, b, mask), image, prediction))
     for actual, expected in zip(*results, strict=True):

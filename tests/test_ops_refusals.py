@@ -13,6 +13,8 @@ from banet_stream import ops
 
 FRAME, ALPHA = frame((24, 32)), matte((8, 16))
 BYTE, SHORT = torch.zeros(4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.int16)
+IMAGE = torch.zeros(1, 3, 8, 8)
+FAR = ALPHA.to("meta")  # on another device, on any machine
 COLOUR = {"size": (8, 8), "matrix": "bt709", "full_range": False}
 
 REFUSALS: list[tuple[Callable[[], Any], str]] = [
@@ -72,7 +74,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: ops.masked_blur(FRAME, ALPHA, sigma=0.0),
-        "masked_blur: sigma must be positive, got 0.0",
+        "masked_blur: sigma must be positive and finite, got 0.0",
     ),
     (
         lambda: ops.frame_to_input([SHORT] * 3, **COLOUR),
@@ -92,6 +94,36 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
         "got torch.float64",
     ),
     (
+        lambda: ops.frame_to_input([BYTE], **COLOUR),
+        "frame_to_input: planes must be Y, U, V or Y, UV, got 1 planes",
+    ),
+    (
+        lambda: ops.frame_to_input([BYTE, BYTE[:2], BYTE[:3]], **COLOUR),
+        "frame_to_input: planes must have U and V of one size, got [2, 4] and [3, 4]",
+    ),
+    (
+        lambda: ops.frame_to_input([BYTE, BYTE[:2, :3]], **COLOUR),
+        "frame_to_input: planes must have U and V of one size, got [2, 2] and [2, 1]",
+    ),
+    (
+        lambda: ops.frame_to_input([BYTE, BYTE, BYTE.to("meta")], **COLOUR),
+        "frame_to_input: planes must be on cpu, got meta",
+    ),
+    (
+        lambda: ops.composite(FRAME, FAR, FRAME),
+        "composite: alpha must be on cpu, got meta",
+    ),
+    (
+        lambda: ops.composite(FRAME, ALPHA, [p.to("meta") for p in FRAME]),
+        "composite: background must be on cpu, got meta",
+    ),
+    (lambda: ops.upsample_alpha(FAR, BYTE), "upsample_alpha: alpha must be on cpu, got meta"),
+    (lambda: ops.masked_blur(FRAME, FAR, sigma=2.0), "masked_blur: alpha must be on cpu, got meta"),
+    (
+        lambda: ops.steady_alpha(ALPHA, FAR, certain=0.2, steady=0.5),
+        "steady_alpha: previous must be on cpu, got meta",
+    ),
+    (
         lambda: ops.sobel_gradient(torch.zeros(8, 8)),
         "sobel_gradient: image must be [N, C, H, W], got 2 dimensions",
     ),
@@ -102,6 +134,14 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: ops.refine_loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 9), torch.zeros(1, 1, 8, 8)),
         "refine_loss: prediction must be [1, 1, 8, 8], got [1, 1, 8, 9]",
+    ),
+    (
+        lambda: ops.refine_loss(IMAGE, IMAGE[:, :1], IMAGE[:, :1].to("meta")),
+        "refine_loss: mask must be on cpu, got meta",
+    ),
+    (
+        lambda: ops.boundary_attention(IMAGE[:, :1].to("meta"), IMAGE, temperature=4),
+        "boundary_attention: logits must be on cpu, got meta",
     ),
     (
         lambda: ops.boundary_attention(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 8, 8), temperature=4),

@@ -51,5 +51,5 @@ def assert_samples(actual: list[Tensor], expected: list[Tensor]) -> None:
         assert got.shape == wanted.shape
         difference = (got.int() - wanted.int()).abs()
         assert difference.max() <= SAMPLE_STEP, f"off by {difference.max()}"
-        # One sample of a tiny plane may be at a tie.
-        assert (difference > 0).sum() <= 1 + SAMPLES_OFF * difference.numel()
+        # A few samples of a tiny plane may be at a tie.
+        assert (difference > 0).sum() <= 3 + SAMPLES_OFF * difference.numel()
