@@ -31,6 +31,11 @@ class DemoServer:
         return sorted(p for p in self.folder.glob("banet-demo-*/files/sessions/**/*") if p.is_file())
 
     @property
+    def kept(self) -> list[Path]:
+        """Every file that came from a visitor or was made for one, and the page's examples."""
+        return sorted(p for p in self.folder.glob("banet-demo-*/files/**/*") if p.is_file())
+
+    @property
     def outside(self) -> list[str]:
         """The other machines it tried to reach."""
         return self.notes.read_text().splitlines() if self.notes.exists() else []

@@ -64,6 +64,39 @@ def test_video_comes_back_with_another_background_and_its_sound(
     wait_for(lambda: not demo.files)
 
 
+def test_nothing_stays_once_the_page_is_closed(
+    demo: DemoServer, client: Client, clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Uploads, results, and the pictures that show them."""
+    before = set(demo.kept)
+    photo = tmp_path / "mine.png"
+    Image.fromarray(astronaut()[:150, 120:270]).save(photo)
+    video = clip(width=176, height=144)
+    client.predict(photo=handle_file(str(photo)), kind="colour", api_name="/cut_out_photo")
+    replaced(client, video)
+    client.predict(video=handle_file(str(video)), moment=50, api_name="/explain_frame")
+    mine = set(demo.kept) - before
+    assert len(mine) == 2 + 3 + 3 + 5
+    asked = [f"{demo.address}/gradio_api/file={path}" for path in mine]
+    assert {httpx.get(address).status_code for address in asked} == {200}
+    client.close()
+    wait_for(lambda: not mine & set(demo.kept))
+    assert {httpx.get(address).status_code for address in asked} == {403}
+
+
+def test_an_upload_that_is_gone_is_said(demo: DemoServer, tmp_path: Path) -> None:
+    photo = tmp_path / "brief.png"
+    Image.new("RGB", (33, 33)).save(photo)
+    for name, data in (("cut_out_photo", ["blur", None, GREEN_TEXT, 50, None]), ("explain_frame", [50])):
+        with photo.open("rb") as content:
+            sent = {"files": (f"brief.{'png' if data[1:] else 'mp4'}", content)}
+            path = httpx.post(f"{demo.address}/gradio_api/upload", files=sent).json()[0]
+        Path(path).unlink()
+        answer = called(demo, name, [{"path": path, "meta": {"_type": "gradio.FileData"}}, *data])
+        assert "is no longer on the server. Upload it again." in answer
+        assert str(demo.folder) not in answer
+
+
 def test_transparent_video_comes_back_with_alpha(client: Client, clip: Callable[..., Path]) -> None:
     status, result, _ = replaced(client, clip(width=160, height=120), kind="transparent")
     assert "Done: 12 frames" in status
@@ -116,6 +149,8 @@ def test_limits_are_said(client: Client, clip: Callable[..., Path], tmp_path: Pa
         client.predict(video=None, kind="blur", api_name="/replace_video")
     with pytest.raises(AppError, match=r"A colour is written like #00b140"):
         replaced(client, clip(width=64, height=64, frames=2), colour="javascript:1")
+    with pytest.raises(AppError, match=r"Choose a colour first"):
+        replaced(client, clip(width=64, height=64, frames=2), colour=None)
     large = tmp_path / "large.mp4"
     large.write_bytes(bytes(3_000_000))
     with pytest.raises(Exception, match=r"413|maximum"):

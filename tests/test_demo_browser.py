@@ -271,6 +271,26 @@ def test_photo_is_cut_out(visit: Callable[..., playwright.Page], tmp_path: Path)
     assert "me-transparent.png" in page.inner_text("#photo-file").replace("\n", "")
 
 
+def test_an_upload_never_used_goes_with_its_page(
+    visit: Callable[..., playwright.Page], clip: Callable[..., Path], demo: DemoServer, tmp_path: Path
+) -> None:
+    page, before = visit(), set(demo.kept)
+    photo = tmp_path / "never.png"
+    portrait(90, 70).save(photo)
+    give_video(page, clip(width=192, height=112))
+    with page.expect_response(re.compile("/run/")):
+        page.get_by_role("tab", name="Photo").click()
+        page.locator("#photo-input input[type=file]").set_input_files(str(photo))
+        page.wait_for_selector("#photo-input img")
+    mine = set(demo.kept) - before
+    assert {path.suffix for path in mine} == {".mp4", ".png"}
+    page.close()
+    deadline = time.monotonic() + 60
+    while mine & set(demo.kept):
+        assert time.monotonic() < deadline, mine
+        time.sleep(0.2)
+
+
 def test_how_it_works_shows_pictures_and_times(visit: Callable[..., playwright.Page]) -> None:
     page = visit()
     page.get_by_role("tab", name="How it works").click()

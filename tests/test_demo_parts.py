@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -10,19 +11,22 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from banet_stream import InputError, Matter, cli
-from banet_stream.demo import chooser, command, uploads
+from banet_stream import InputError, Interrupted, Matter, cli
+from banet_stream.demo import chooser, command, photo, sessions, uploads
 from banet_stream.demo.camera import Mailbox
-from banet_stream.demo.sessions import IDLE_SECONDS, Sessions
+from banet_stream.demo.sessions import IDLE_SECONDS, Session, Sessions
 from banet_stream.demo.sharing import Turns, share
 from banet_stream.demo.uploads import Limits
 from banet_stream.demo.video import Job, VideoHandlers, frame_at, is_playable
+from banet_stream.demo.webcam import Cameras
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -146,8 +150,9 @@ def test_session_files_go_with_it(tmp_path: Path) -> None:
         path.parent.mkdir()
         path.write_bytes(b"x")
     ann, bob = sessions.of("ann"), sessions.of("bob")
-    result = ann.new_folder() / "result.mp4"
-    result.write_bytes(b"x")
+    with ann.result_folder() as folder:
+        result = folder / "result.mp4"
+        result.write_bytes(b"x")
     assert not result.is_relative_to(bob.folder)
     assert len(result.parent.parent.name) >= 20  # not to be guessed
     sessions.adopt(ann, str(shared_upload), str(own_upload), None, "/etc/hostname")
@@ -176,23 +181,126 @@ def test_what_nobody_comes_back_for_is_swept(tmp_path: Path) -> None:
             os.utime(path, (old, old))
         if path is example:
             sessions.keep_examples()
-    idle = sessions.of("idle")
-    idle.new_folder()
-    idle.used -= IDLE_SECONDS + 10
+    half_arrived = tmp_path / "tmp123"  # as Gradio calls them
+    half_arrived.write_bytes(b"x")
+    os.utime(half_arrived, (old, old))
+    (sessions.root / "nobodys").mkdir()
+    idle, busy = sessions.of("idle"), sessions.of("busy")
+    for session in (idle, busy):
+        with session.result_folder():
+            session.used -= IDLE_SECONDS + 10
+    stop = threading.Event()
+    busy.begin(stop)
+    sessions.sweep()
+    assert not half_arrived.exists()
+    assert list(sessions.root.iterdir()) == [busy.folder]
+    busy.end(stop)  # from now on there is an hour for looking at what came of it
     sessions.sweep()
     assert example.exists()
     assert fresh.exists()
     assert not forgotten.exists()
     assert sessions.find("idle") is None
-    assert not idle.folder.exists()
+    assert busy.folder.exists()
 
 
-@pytest.mark.parametrize("text", ["", "green", "#12", "#gggggg", "rgba(1,2)", "#00b140;"])
-def test_colours(text: str) -> None:
-    assert chooser.rgb_of_colour("#00b140") == (0, 177, 64)
-    assert chooser.rgb_of_colour("rgba(0, 177.4, 64, 1)") == (0, 177, 64)
-    with pytest.raises(InputError, match="#00b140"):
+def test_a_quiet_server_sweeps_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SWEEP_SECONDS", 0.01)
+    visitors = Sessions(tmp_path)
+    left = visitors.root / "left"
+    left.mkdir()
+    with visitors.sweeping():
+        deadline = time.monotonic() + 60
+        while left.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert "banet-demo-sweep" not in {thread.name for thread in threading.enumerate()}
+
+
+def write_before(sessions: Sessions, ann: Session) -> None:
+    with ann.result_folder() as folder:
+        (folder / "a.jpg").write_bytes(b"x")
+        sessions.close("ann")
+
+
+def write_after(sessions: Sessions, ann: Session) -> None:
+    with ann.result_folder() as folder:
+        sessions.close("ann")
+        (folder / "a.jpg").write_bytes(b"x")
+
+
+def begin_after(sessions: Sessions, ann: Session) -> None:
+    sessions.close("ann")
+    with ann.result_folder():
+        pass
+
+
+def cut_out_meanwhile(sessions: Sessions, ann: Session) -> None:
+    picture = sessions.uploads.parent / "me.png"
+    Image.new("RGB", (8, 8)).save(picture)
+
+    def close_meanwhile(*_: object, **__: object) -> np.ndarray:
+        sessions.close("ann")
+        return np.zeros((8, 8, 4), np.uint8)
+
+    handlers = photo.PhotoHandlers(None, sessions, Limits())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photo, "cut_out", close_meanwhile)
+        request = SimpleNamespace(session_hash="ann")
+        handlers.cut_out_photo(str(picture), "transparent", None, None, 60, None, request)
+
+
+@pytest.mark.parametrize("act", [write_before, write_after, begin_after, cut_out_meanwhile])
+def test_a_page_closed_while_work_goes_on_leaves_nothing(
+    act: Callable[[Sessions, Session], None], tmp_path: Path
+) -> None:
+    sessions = Sessions(tmp_path / "files")
+    ann = sessions.of("ann")
+    with pytest.raises((Interrupted, gr.Error), match="The page was closed"):
+        act(sessions, ann)
+    assert list(sessions.root.iterdir()) == []
+    stop = threading.Event()
+    ann.begin(stop)
+    assert stop.is_set()
+
+
+WRONG_COLOURS = [
+    "green",
+    "#12",
+    "#gggggg",
+    "rgba(1,2)",
+    "#00b140;",
+    "#-fffff",
+    "#+fffff",
+    "#1_1_1_",
+    "000b140",
+]
+WRONG_NUMBERS = [
+    "rgba(300,-5,2,1)",
+    "rgba(1e999,0,0,1)",
+    "rgba(256,0,0,1)",
+    "rgba(nan,0,0,1)",
+    "rgba(1,2,3,x)",
+]
+
+
+@pytest.mark.parametrize("text", [*WRONG_COLOURS, *WRONG_NUMBERS])
+def test_what_is_no_colour(text: str) -> None:
+    with pytest.raises(InputError, match="A colour is written like #00b140"):
         chooser.rgb_of_colour(text)
+
+
+def test_colours() -> None:
+    for text in ("#00b140", "#00B140", "rgba(0, 177.4, 64, 1)", "rgb(1e-14, 177, 63.999, 0.5)"):
+        assert chooser.rgb_of_colour(text) == (0, 177, 64)
+    for nothing in ("", None):
+        with pytest.raises(InputError, match="Choose a colour first"):
+            chooser.rgb_of_colour(nothing)
+
+
+@pytest.mark.parametrize("data", [None, [], ["session"], "session", 7, {}])
+def test_what_is_no_offer_gets_an_answer(data: object, tmp_path: Path) -> None:
+    cameras = Cameras(None, Sessions(tmp_path), Limits(), ("blur", None, None, 60, None))
+    assert list(asyncio.run(cameras.offer(data))) == ["error"]
 
 
 def test_pictures_are_read_upright_and_within_limits(tmp_path: Path) -> None:
@@ -206,6 +314,9 @@ def test_pictures_are_read_upright_and_within_limits(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match=re.escape("a.jpg is damaged")):
         uploads.read_picture(str(path), Limits())
+    for read in (uploads.read_picture, uploads.check_video):
+        with pytest.raises(InputError, match=r"^gone\.png is no longer on the server\. Upload it again\.$"):
+            read(str(tmp_path / "gone.png"), Limits())
     # A format that Pillow reads and the page does not take.
     Image.new("RGB", (4, 4)).save(tmp_path / "b.gif")
     (tmp_path / "b.gif").rename(tmp_path / "b.png")

@@ -119,7 +119,7 @@ def launch(page: gr.Blocks, *, limits: Limits, **options: Any) -> str:
         max_file_size=limits.upload_mb * 1_000_000,
         prevent_thread_lock=True,
         quiet=True,
-        show_error=True,
+        show_error=False,  # the handlers' own words arrive; what a bug says could hold the server's paths
         ssr_mode=False,
         pwa=False,
         mcp_server=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ VIDEO_KINDS = tuple(LABELS)
 CAMERA_KINDS = ("picture", "colour", "blur", "video")
 PHOTO_KINDS = ("transparent", "picture", "colour", "blur")
 # Kind, picture, colour, strength of the blur, clip: as the handlers get them.
-Chosen = tuple[str, str | None, str, float, str | None]
+Chosen = tuple[str, str | None, str | None, float, str | None]
 GREEN, DEFAULT_BLUR = "#00b140", 60.0
 FIRST_PICTURE = "room.jpg"
+# As the colour picker writes them: tiny numbers have an exponent, and alpha means nothing here.
+HEX = re.compile(r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", re.IGNORECASE | re.ASCII)
+NUMBER = r"\s*(\d+(?:\.\d+)?(?:e-\d+)?)\s*"
+RGB = re.compile(rf"rgba?\({NUMBER},{NUMBER},{NUMBER}(?:,{NUMBER})?\)", re.ASCII)
 
 
 def first_choice(samples: Path) -> Chosen:
@@ -86,6 +91,11 @@ class Chooser:
         """For a handler's ``inputs``."""
         return [self.kind, self.picture, self.colour, self.strength, self.clip]
 
+    @property
+    def uploads(self) -> tuple[gr.Image, gr.Video]:
+        """Where a visitor's own files arrive."""
+        return self.picture, self.clip
+
 
 def open_chosen(chosen: Chosen, limits: Limits) -> Background:
     """The background a visitor chose; ``transparent`` is none, and the caller's.
@@ -110,19 +120,20 @@ def open_chosen(chosen: Chosen, limits: Limits) -> Background:
     raise InputError(f"The background must be one of {', '.join(LABELS)}.")
 
 
-def rgb_of_colour(text: str) -> tuple[int, int, int]:
+def rgb_of_colour(text: str | None) -> tuple[int, int, int]:
     """``#00b140`` as the colour picker writes it, or ``rgba(0, 177, 64, 1)``, its other way.
 
     Raises:
         InputError: for anything else.
     """
-    try:
-        if text.startswith("rgba"):
-            red, green, blue, *_ = (float(part) for part in text[5:-1].split(","))
-            return round(red), round(green), round(blue)
-        value = int(text.removeprefix("#"), 16)
-        if len(text) != len("#rrggbb"):
-            raise ValueError(text)
-        return value >> 16, value >> 8 & 255, value & 255
-    except ValueError as error:
-        raise InputError("A colour is written like #00b140.") from error
+    if not text:
+        raise InputError("Choose a colour first.")
+    if found := HEX.fullmatch(text):
+        red, green, blue = (int(part, 16) for part in found.groups())
+        return red, green, blue
+    found = RGB.fullmatch(text)
+    values = [float(part) for part in found.groups()[:3]] if found else []
+    if not values or max(values) > 255:
+        raise InputError("A colour is written like #00b140, or rgb(0, 177, 64) with numbers from 0 to 255.")
+    red, green, blue = map(round, values)
+    return red, green, blue

@@ -64,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--size",
         type=int,
-        default=512,
-        help="width at which the network sees 16:9 frames; others get as many pixels; default: 512",
+        default=448,
+        help="width at which the network sees 16:9 frames; others get as many pixels; default: 448",
     )
     add(
         "--camera-size",
@@ -211,6 +211,7 @@ def open_page(options: argparse.Namespace, folder: Path) -> None:
         print(f"banet-stream demo: public until stopped: {page.share_url}", flush=True)
     print("Ctrl-C ends it.", flush=True)
     try:
-        threading.Event().wait()
+        with sessions.sweeping():
+            threading.Event().wait()
     finally:
         page.close()

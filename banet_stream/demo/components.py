@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.components.base import Component
 from gradio_client.utils import is_http_url_like
 
+from .sessions import Sessions
 from .uploads import PICTURE_EXTENSIONS, PICTURE_KINDS, VIDEO_EXTENSIONS, VIDEO_KINDS
 
 
@@ -27,6 +28,18 @@ def picture_upload(label: str, **options: Any) -> gr.Image:
     component = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", buttons=[], **options)
     guard(component, PICTURE_EXTENSIONS, PICTURE_KINDS)
     return component
+
+
+def tie_uploads(sessions: Sessions, *components: gr.Image | gr.Video) -> None:
+    """What is uploaded belongs to its page as soon as it is there, and goes with it, used or not."""
+
+    def arrive(path: str | None, request: gr.Request) -> None:
+        sessions.adopt(sessions.of(request.session_hash), path)
+
+    for component in components:
+        component.upload(
+            arrive, component, None, queue=False, show_progress="hidden", api_visibility="private"
+        )
 
 
 def guard(component: Component, extensions: list[str], kinds: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -12,8 +11,8 @@ from PIL import Image
 
 from .. import Explanation, Matter, explain
 from ..errors import BanetStreamError, InputError
-from .components import video_upload
-from .sessions import Sessions
+from .components import tie_uploads, video_upload
+from .sessions import Sessions, write_picture
 from .uploads import Limits, check_video, in_words
 from .video import frame_at
 
@@ -44,9 +43,7 @@ class ExplainHandlers:
     def __init__(self, matter: Matter, sessions: Sessions, limits: Limits) -> None:
         self.matter, self.sessions, self.limits = matter, sessions, limits
 
-    def explain_frame(
-        self, video: str | None, moment: float, request: gr.Request
-    ) -> tuple[Any, Any, Any, Any, Any, str]:
+    def explain_frame(self, video: str | None, moment: float, request: gr.Request) -> tuple[str, ...]:
         """Five pictures and the time each stage took, as HTML, of the frame at ``moment`` percent."""
         session = self.sessions.of(request.session_hash)
         self.sessions.adopt(session, video)
@@ -57,18 +54,24 @@ class ExplainHandlers:
             rgb = frame_at(video, seconds * min(max(float(moment), 0.0), 100.0) / 100)
             explain(rgb, matter=self.matter)  # once unmeasured: the first one warms caches up
             told = explain(rgb, matter=self.matter, background="blur:80")
+            pictures = pictures_of(rgb, told)
+            with session.result_folder() as folder:
+                paths = [write_picture(folder / f"{name}.jpg", seen) for name, seen in pictures.items()]
         except BanetStreamError as error:
             message = in_words(error, *filter(None, (video,)))
             raise gr.Error(html.escape(message), print_exception=False) from error
-        matte = np.asarray(np.round(told.alpha * 255), np.uint8)
-        pictures = (
-            as_seen(rgb, told),
-            attention_picture(rgb, told),
-            gradient_picture(told),
-            matte,
-            told.result,
-        )
-        return (*pictures, timing_html(told))
+        return (*paths, timing_html(told))
+
+
+def pictures_of(rgb: NDArray[np.uint8], told: Explanation) -> dict[str, NDArray[np.uint8]]:
+    """One for each of STEPS."""
+    return {
+        "frame": as_seen(rgb, told),
+        "attention": attention_picture(rgb, told),
+        "edges": gradient_picture(told),
+        "matte": np.asarray(np.round(told.alpha * 255), np.uint8),
+        "result": told.result,
+    }
 
 
 def as_seen(rgb: NDArray[np.uint8], told: Explanation) -> NDArray[np.uint8]:
@@ -137,6 +140,7 @@ def explained_tab(handlers: ExplainHandlers, sample: str) -> None:
                 gr.HTML(f"<p>{words}</p>", elem_classes="caption")
         with gr.Column(min_width=260):
             timing = gr.HTML(NOTHING_YET, elem_id="explain-timing", elem_classes="status")
+    tie_uploads(handlers.sessions, video)
     run.click(
         handlers.explain_frame,
         [video, moment],

@@ -14,8 +14,8 @@ from PIL import Image
 from .. import Matter, cut_out, replace_background
 from ..errors import BanetStreamError, InputError
 from .chooser import PHOTO_KINDS, Chooser, open_chosen
-from .components import picture_upload
-from .sessions import Sessions
+from .components import picture_upload, tie_uploads
+from .sessions import Sessions, write_picture
 from .uploads import Limits, in_words, read_picture
 
 # What stands for nothing: squares of two greys, this many pixels wide on a picture of 1000.
@@ -34,7 +34,7 @@ class PhotoHandlers:
         photo: str | None,
         kind: str,
         picture: str | None,
-        colour: str,
+        colour: str | None,
         strength: float,
         clip: str | None,
         request: gr.Request,
@@ -56,12 +56,14 @@ class PhotoHandlers:
             else:
                 behind = open_chosen((kind, picture, colour, strength, clip), self.limits)
                 shown = result = replace_background(rgb, background=behind, matter=self.matter)
+            with session.result_folder() as folder:
+                path = folder / f"{Path(photo).stem}-{kind}.png"
+                Image.fromarray(result).save(path)
+                pair = write_picture(folder / "before.jpg", rgb), write_picture(folder / "after.jpg", shown)
         except BanetStreamError as error:
             message = in_words(error, *filter(None, (photo, picture, clip)))
             raise gr.Error(html.escape(message), print_exception=False) from error
-        path = session.new_folder() / f"{Path(photo).stem}-{kind}.png"
-        Image.fromarray(result).save(path)
-        return (rgb, shown), str(path)
+        return pair, str(path)
 
 
 def over_squares(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -93,6 +95,7 @@ def photo_tab(handlers: PhotoHandlers, samples: Path) -> None:
                 label="Before and after", interactive=False, elem_id="photo-pair", buttons=["fullscreen"]
             )
             file = gr.File(label="Download", interactive=False, elem_id="photo-file")
+    tie_uploads(handlers.sessions, photo, *chooser.uploads)
     run.click(
         handlers.cut_out_photo,
         [photo, *chooser.inputs],

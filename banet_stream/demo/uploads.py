@@ -107,8 +107,15 @@ def read_picture(path: str, limits: Limits) -> NDArray[np.uint8]:
 
 
 def check_size(path: str, limits: Limits) -> None:
-    """The page's own uploads are stopped while they arrive; this is for whatever came another way."""
-    megabytes = Path(path).stat().st_size / 1e6
+    """The page's own uploads are stopped while they arrive; this is for whatever came another way.
+
+    Raises:
+        InputError: when the file is too large, or here no more.
+    """
+    try:
+        megabytes = Path(path).stat().st_size / 1e6
+    except FileNotFoundError as error:
+        raise InputError(f"{Path(path).name} is no longer on the server. Upload it again.") from error
     if megabytes > limits.upload_mb:
         raise InputError(
             f"{Path(path).name} has {megabytes:.0f} MB; this page takes at most {limits.upload_mb}."

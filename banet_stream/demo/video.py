@@ -19,8 +19,8 @@ from ..decode import Source, decode
 from ..errors import BanetStreamError, IncompleteInput, InputError, Interrupted
 from ..frame import Frame, nearest_format, rgb_of
 from .chooser import VIDEO_KINDS, Chooser, Chosen, open_chosen
-from .components import video_upload
-from .sessions import Session, Sessions
+from .components import tie_uploads, video_upload
+from .sessions import Sessions, write_picture
 from .uploads import Limits, check_video, in_words
 
 # How often the page hears of the progress.
@@ -89,7 +89,7 @@ class VideoHandlers:
         video: str | None,
         kind: str,
         picture: str | None,
-        colour: str,
+        colour: str | None,
         strength: float,
         clip: str | None,
         request: gr.Request,
@@ -101,24 +101,30 @@ class VideoHandlers:
         session = self.sessions.of(request.session_hash)
         self.sessions.adopt(session, video, picture, clip)
         try:
-            job = self.prepare(session, video, (kind, picture, colour, strength, clip))
-            session.stops.add(job.stop)
-            thread = threading.Thread(target=job.run, name="banet-demo-video", daemon=True)
-            thread.start()
-            try:
-                while not job.done.wait(REPORT_SECONDS):
-                    yield progress_html(job.latest), gr.skip(), gr.skip()
-            finally:
-                job.stop.set()  # of a finished job it means nothing; of one whose visitor has gone, the end
-                session.stops.discard(job.stop)
-            thread.join()
-            yield self.finished(job)
+            with session.result_folder() as folder:
+                job = self.prepare(folder, video, (kind, picture, colour, strength, clip))
+                session.begin(job.stop)
+                try:
+                    yield from self.follow(job)
+                finally:
+                    job.stop.set()  # to a finished job it is nothing; to one whose visitor has gone, the end
+                    session.end(job.stop)
+                told = self.finished(job)
+            yield told
         except BanetStreamError as error:
             message = in_words(error, *filter(None, (video, picture, clip)))
             yield error_html(message), None, None
             raise gr.Error(html.escape(message), print_exception=False) from error
 
-    def prepare(self, session: Session, video: str | None, chosen: Chosen) -> Job:
+    def follow(self, job: Job) -> Iterator[tuple[Any, Any, Any]]:
+        """Runs it to its end; yields the status as HTML."""
+        thread = threading.Thread(target=job.run, name="banet-demo-video", daemon=True)
+        thread.start()
+        while not job.done.wait(REPORT_SECONDS):
+            yield progress_html(job.latest), gr.skip(), gr.skip()
+        thread.join()
+
+    def prepare(self, folder: Path, video: str | None, chosen: Chosen) -> Job:
         """A job that can be started.
 
         Raises:
@@ -131,7 +137,7 @@ class VideoHandlers:
         transparent = kind == "transparent"
         background = "transparent" if transparent else open_chosen(chosen, self.limits)
         suffix = ".mp4" if is_playable(video) and not transparent else ".webm"
-        output = session.new_folder() / f"{Path(video).stem}-{kind}{suffix}"
+        output = folder / f"{Path(video).stem}-{kind}{suffix}"
         return Job(video, output, background, self.matter, self.limits.frames)
 
     def finished(self, job: Job) -> tuple[Any, Any, Any]:
@@ -146,7 +152,10 @@ class VideoHandlers:
             assert job.error is not None
             raise job.error
         summary, seconds = job.summary, middle_of(job.source)
-        pair = (frame_at(job.source, seconds), frame_at(job.output, seconds))
+        pair = (
+            write_picture(job.output.with_name("before.jpg"), frame_at(job.source, seconds)),
+            write_picture(job.output.with_name("after.jpg"), frame_at(job.output, seconds)),
+        )
         notices = list(summary.notices)
         if job.error is not None:
             notices.append("the file was cut off or damaged; this is what could be read")
@@ -247,6 +256,7 @@ def video_tab(handlers: VideoHandlers, samples: Path) -> None:
                 pair = gr.ImageSlider(
                     label="Before and after", interactive=False, elem_id="video-pair", buttons=["fullscreen"]
                 )
+    tie_uploads(handlers.sessions, video, *chooser.uploads)
     hidden: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     parts = [run, cancel, results]
 

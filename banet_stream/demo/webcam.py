@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import logging
+import threading
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -13,6 +15,7 @@ from ..errors import BanetStreamError
 from ..matting import Matter
 from .camera import Camera
 from .chooser import CAMERA_KINDS, Chooser, Chosen, open_chosen
+from .components import tie_uploads
 from .sessions import Sessions
 from .uploads import Limits, in_words
 
@@ -27,8 +30,10 @@ class Cameras:
         self.live: dict[str, Camera] = {}
         self.chosen: dict[str, Chosen] = {}
 
-    async def offer(self, data: dict[str, str]) -> dict[str, str]:
+    async def offer(self, data: Any) -> dict[str, str]:
         """Called by the page's script with ``session`` and ``sdp``; answers with ``sdp`` or ``error``."""
+        if not isinstance(data, dict):
+            return {"error": "An offer holds session and sdp."}
         key, sdp = str(data.get("session") or ""), str(data.get("sdp") or "")
         if not key:
             return {"error": "The page is not ready yet; reload it."}
@@ -36,9 +41,15 @@ class Cameras:
             await self.live[key].close()
         if len(self.live) >= self.limits.cameras:
             return {"error": f"All {self.limits.cameras} live places are taken; try again in a while."}
-        background = self.open_background(key)
-        camera = Camera(self.matter, background, lambda: self.forget(key, camera))
+        session, live = self.sessions.of(key), threading.Event()
+
+        def closed() -> None:
+            session.end(live)
+            self.forget(key, camera)
+
+        camera = Camera(self.matter, self.open_background(key), closed)
         self.live[key] = camera
+        session.begin(live)  # an hour before the camera is not an idle one
         try:
             return {"sdp": await camera.answer(sdp)}
         except Exception:  # aiortc raises many kinds for an offer that is none
@@ -61,7 +72,7 @@ class Cameras:
         self,
         kind: str,
         picture: str | None,
-        colour: str,
+        colour: str | None,
         strength: float,
         clip: str | None,
         request: gr.Request,
@@ -99,7 +110,7 @@ SCRIPT = (HERE / "webcam.js").read_text()
 def webcam_tab(cameras: Cameras, samples: Path) -> gr.HTML:
     """Lays the tab out and connects it; returns the component that wants the page's session."""
 
-    async def offer(data: dict[str, str]) -> dict[str, str]:  # Gradio marks it, which a method can't be
+    async def offer(data: Any) -> dict[str, str]:  # Gradio marks it, which a method can't be
         return await cameras.offer(data)
 
     with gr.Row(equal_height=False):
@@ -114,6 +125,7 @@ def webcam_tab(cameras: Cameras, samples: Path) -> gr.HTML:
         with gr.Column(scale=2):
             chooser = Chooser(CAMERA_KINDS, samples, "webcam")
             said = gr.HTML("", elem_id="webcam-said", elem_classes="status")
+    tie_uploads(cameras.sessions, *chooser.uploads)
     gr.on(
         [component.change for component in chooser.inputs],
         cameras.change_background,
