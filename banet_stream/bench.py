@@ -12,6 +12,7 @@ from pathlib import Path
 from .codecs import EncodeOptions
 from .errors import BanetStreamError, UsageError
 from .matter_options import add_matter_options, make_matter
+from .redact import RedactingParser, redact
 from .stream import Summary, process, stats_table
 
 
@@ -21,14 +22,14 @@ def main(arguments: Sequence[str]) -> int:
     try:
         measure(options)
     except BanetStreamError as error:
-        print(f"banet-stream bench: {error}")
+        print(f"banet-stream bench: {redact(str(error))}")
         return error.exit_code
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options."""
-    parser = argparse.ArgumentParser(
+    parser = RedactingParser(
         prog="banet-stream bench",
         description="Processes CLIP several times into a temporary file and prints frames per second, end to "
         "end, and the time of every stage.",

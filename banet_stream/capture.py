@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -21,7 +23,7 @@ from .decode import MAX_READ_ERRORS, check_file, picture_streams, reason
 from .errors import InputError
 from .fitting import Shape
 from .frame import Frame
-from .kinds import RECORDED, Kind, Place
+from .kinds import Kind, Place
 from .pipeline import Cancelled, Channel
 from .redact import redact
 from .sound import Sound, Track
@@ -37,6 +39,10 @@ LOOK_SECONDS = 0.1
 OPENING_STEPS, WATCHDOG_SLACK_SECONDS = 2, 1.0
 # Arrival times of packets that the decoder still holds.
 MAX_ARRIVALS = 64
+# Sound of a recording that waits for its time while pictures are looked for behind it: minutes of it.
+HELD_SOUND_BYTES = 32 * 2**20
+# Pictures of a stream without times, such as raw H.264 that names no rate.
+ASSUMED_RATE = Fraction(25)
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,21 @@ class LiveSource:
         self.shape: Shape | None = None  # of the first picture: all later ones are made to fit it
         self.rate: Fraction | None = None
         self.track: Track | None = None  # the sound of the latest connection
+        self._rests_until = 0.0  # monotonic
 
     @property
     def name(self) -> str:
         """For people: without credentials."""
         return self.place.name
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing comes on purpose: what a recording has next is not due yet."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self, seconds: float) -> None:
+        """Says that nothing will come for so long."""
+        self._rests_until = time.monotonic() + seconds
 
 
 def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
@@ -150,6 +166,8 @@ class Connection:
                 return
             if isinstance(item, LiveFrame):
                 seen, opening = now, False
+            elif self.source.rests:
+                seen = now
             if now - seen > limit * (OPENING_STEPS if opening else 1) + WATCHDOG_SLACK_SECONDS:
                 self._silent = True
                 return
@@ -216,7 +234,8 @@ class Reader:
     ) -> None:
         self.source, self.container, self.video, self.abandoned = source, container, video, abandoned
         kind = source.place.kind
-        self.recorded = kind in RECORDED and container.duration is not None
+        # Whatever a file does not declare, it ends; an HTTP address without a duration may be a camera.
+        self.recorded = kind is Kind.FILE or (kind is Kind.HTTP and container.duration is not None)
         # These give what they have at once; others give it when it happens.
         self.paced = self.recorded or kind in (Kind.HLS, Kind.LAVFI)
         self.error: Exception | None = None
@@ -232,6 +251,9 @@ class Reader:
         self.times = source.timeline.connection(paced=self.paced)
         self.arrivals: dict[int | None, float] = {}
         self.strange = 0  # packets of sound in a row that are of another kind
+        self.untimed = 0  # pictures of a recording that have no time
+        self.held: deque[Sound] = deque()  # sound of a recording, by the source's own time
+        self.held_bytes = 0
 
     def items(self) -> Iterator[LiveFrame | Sound]:
         """Pictures and sound in the order of the source."""
@@ -241,6 +263,8 @@ class Reader:
                 yield from self.hear(packet, arrived)
             else:
                 yield from self.see(packet, arrived)
+        if self.error is None:
+            yield from self.due_sound()
 
     def packets(self) -> Iterator[av.Packet]:
         """Demuxes over damaged places, until the source ends or fails."""
@@ -276,10 +300,32 @@ class Reader:
                 raise InputError(f"{self.source.name}: its sound is no longer {self.track.codec}")
             return
         self.strange = 0
-        seconds = self.times.place(float(packet.pts * packet.time_base), arrived)
-        yield Sound.of(packet, self.track, seconds)
+        seconds = float(packet.pts * packet.time_base)
+        if not self.recorded:
+            yield Sound.of(packet, self.track, self.times.place(seconds, arrived))
+            return
+        self.held.append(Sound.of(packet, self.track, seconds))
+        self.held_bytes += packet.size
+        while self.held_bytes > HELD_SOUND_BYTES:
+            yield self.oldest_sound(self.due(self.held[0]))
 
-    def see(self, packet: av.Packet, arrived: float) -> Iterator[LiveFrame]:
+    def due_sound(self, until: float = math.inf) -> Iterator[Sound]:
+        """The held sound that is due by then in the session, each packet at its time."""
+        while self.held and not self.abandoned.is_set() and (due := self.due(self.held[0])) <= until:
+            yield self.oldest_sound(due)
+
+    def due(self, sound: Sound) -> float:
+        """When in the session held sound is to be heard."""
+        return self.times.place(sound.seconds, time.monotonic())
+
+    def oldest_sound(self, due: float) -> Sound:
+        """The sound that was held longest, at its time."""
+        sound = self.held.popleft()
+        self.held_bytes -= len(sound.data)
+        self.wait_for(due)
+        return replace(sound, seconds=due)
+
+    def see(self, packet: av.Packet, arrived: float) -> Iterator[LiveFrame | Sound]:
         if packet.size:
             self.arrivals[packet.pts] = arrived
             if len(self.arrivals) > MAX_ARRIVALS:
@@ -292,11 +338,9 @@ class Reader:
             return
         for picture in pictures:
             captured = self.arrivals.pop(picture.pts, arrived)
-            if picture.pts is None or picture.time_base is None:
-                seconds = self.source.timeline.now(captured)
-            else:
-                seconds = self.times.place(float(picture.pts * picture.time_base), captured)
+            seconds = self.time_of(picture, captured)
             if self.paced:
+                yield from self.due_sound(seconds)
                 captured = max(captured, self.wait_for(seconds))
             shape = self.source.shape = self.source.shape or Shape.of(picture, self.video)
             self.source.contract.capture()
@@ -310,9 +354,22 @@ class Reader:
                 captured_seconds=captured,
             )
 
+    def time_of(self, picture: av.VideoFrame, captured: float) -> float:
+        """When in the session a picture belongs."""
+        if picture.pts is not None and picture.time_base is not None:
+            return self.times.place(float(picture.pts * picture.time_base), captured)
+        if not self.recorded:
+            return self.source.timeline.now(captured)
+        self.untimed += 1
+        rate = self.video.guessed_rate or self.rate or ASSUMED_RATE
+        return self.times.place(float((self.untimed - 1) / rate), captured)
+
     def wait_for(self, seconds: float) -> float:
         """Waits until it is so late in the session; returns the monotonic time then."""
-        self.abandoned.wait(max(0.0, seconds - self.source.timeline.now(time.monotonic())))
+        wait = max(0.0, seconds - self.source.timeline.now(time.monotonic()))
+        if self.recorded and not self.abandoned.is_set():
+            self.source.rest(wait)
+        self.abandoned.wait(wait)
         return time.monotonic()
 
 

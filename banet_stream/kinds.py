@@ -192,17 +192,26 @@ def output_place(text: str | None, *, rtsp_transport: str = "tcp", overwrite: bo
 
 
 def hls_place(text: str) -> Place:
-    """A playlist ``FOLDER/NAME.m3u8``, or ``FOLDER/`` for its index.m3u8."""
+    """A playlist ``FOLDER/NAME.m3u8``, or ``FOLDER/`` for its index.m3u8.
+
+    Raises:
+        OutputError: when it can't be written there.
+    """
     playlist = Path(text) / "index.m3u8" if text.endswith(os.sep) else Path(text)
     try:
         playlist.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{playlist.parent}: can't be made a folder for HLS ({error.strerror})") from error
+    if playlist.is_dir():
+        raise OutputError(f"{playlist}: is a directory; end it with / to write HLS into it")
+    check_place(playlist, overwrite=True)
+    # FFmpeg reads a % as the segment's number wherever in the path it stands: the relay works in the folder.
+    stem = playlist.stem.replace("%", "_")
     options = {
         "hls_time": str(HLS_SEGMENT_SECONDS),
         "hls_list_size": str(HLS_SEGMENTS),
         "hls_flags": "delete_segments+independent_segments",
-        "hls_segment_filename": f"{playlist.with_suffix('')}-%06d.ts",
+        "hls_segment_filename": f"file:./{stem}-%06d.ts",
         # Numbers that no earlier run used: a player that is still there must not mistake old for new.
         "hls_start_number_source": "epoch",
     }

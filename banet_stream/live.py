@@ -10,20 +10,25 @@ without an end: what does not come back is left behind.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
-from . import pipeline
-from .background import Background, open_background
+import torch
+
+from . import backends, pipeline
+from .background import Background, Transparent, open_background
 from .capture import CaptureOptions, LiveFrame, LiveSource, capture
+from .codecs import CODECS, EncodeOptions, check_rate
 from .compositing import matte_frame
 from .contract import NEWER, Contract, Span
 from .cover import COVERS, Cover, open_slate
-from .errors import OutputError, UsageError
+from .errors import BackgroundError, OutputError, UsageError
 from .kinds import Kind, Place, input_place, output_place
 from .matting import Matter, MatteStream
 from .output import refuse_to_overwrite
@@ -42,6 +47,10 @@ JOIN_SECONDS = 0.3
 # A duration counts from the opened sink, or from here when none was opened by then.
 SINK_SECONDS = 20.0
 LOOK_SECONDS, DRAW_SECONDS = 0.1, 0.03
+# What is longer is a mistake, and beyond what clocks count.
+LONGEST_WAIT_SECONDS = 86_400
+# Of all that a frame goes through on the CPU: where these run, so does the rest.
+FRAME_OPERATORS = ("frame_to_input", "fade_islands", "composite")
 # The same reason for covering frames is said again after this long.
 SAY_AGAIN_SECONDS = 60.0
 
@@ -92,6 +101,16 @@ class LiveOptions:
             if value not in allowed:
                 words = ", ".join(str(a) for a in allowed if a)
                 raise UsageError(f"LiveOptions: {name} must be one of {words}, got {value!r}")
+        for name, seconds in self._waits():
+            if not seconds <= LONGEST_WAIT_SECONDS:
+                raise UsageError(f"--{name} {seconds:g}: must be at most a day, {LONGEST_WAIT_SECONDS} s")
+
+    def _waits(self) -> Iterator[tuple[str, float]]:
+        yield "timeout", self.capture.timeout_seconds
+        yield "timeout", self.publish.sink.timeout_seconds
+        for retry in (self.capture.retry, self.publish.retry):
+            yield "retry-first", retry.first_seconds
+            yield "retry-later", retry.later_seconds
 
 
 @dataclass(frozen=True)
@@ -109,8 +128,8 @@ class LiveSummary:
 
 
 def process_live(
-    source: str,
-    output: str | None,
+    source: str | Path,
+    output: str | Path | None,
     *,
     background: str | Background = "blur",
     matter: Matter | None = None,
@@ -131,19 +150,28 @@ def process_live(
         each_look: called in the calling thread many times a second.
 
     Raises:
-        BanetStreamError: InputError or OutputError when a place can't be opened, or is lost for good.
+        BanetStreamError: InputError or OutputError when a place can't be opened, or is lost for good;
+            BackgroundError when the background is transparent; DeviceError when BANET_BACKEND can't be had.
     """
     options, stop = options or LiveOptions(), stop or threading.Event()
+    check_possible(options)
     contract = Contract(DROPS[options.drop])
     with ExitStack() as stack:
         behind = background
         if not isinstance(behind, Background):
             behind = open_background(behind, light_wrap=options.light_wrap)
             stack.callback(behind.close)
-        come_from, go_to = places(source, output, options)
-        if go_to.kind is Kind.FILE:
+        if isinstance(behind, Transparent):
+            raise BackgroundError(
+                "--bg transparent: a live output can't be transparent; choose a colour, a picture or blur"
+            )
+        target = None if output is None else os.fspath(output)
+        come_from, go_to = places(os.fspath(source), target, options)
+        if go_to.kind in (Kind.FILE, Kind.HLS):
             names = {"INPUT": come_from.url, "the background": behind.name, "the slate": options.slate or ""}
             refuse_to_overwrite(go_to.url, names)
+        if go_to.kind is Kind.FILE and not options.overwrite:
+            stack.enter_context(claimed(Path(go_to.url)))
         live = LiveSource(come_from, options.capture, contract, stop)
         stream = MatteStream(matter or Matter(), save_power=options.save_power)
         cover = Cover(options.cover, open_slate(options.slate) if options.slate else None)
@@ -178,6 +206,17 @@ def process_live(
     )
 
 
+def check_possible(options: LiveOptions) -> None:
+    """Whether frames can be matted and encoded at all: what fails on each of them would hide them all.
+
+    Raises:
+        OutputError, DeviceError: naming what can't be had.
+    """
+    check_rate("h264", CODECS["h264"], EncodeOptions(crf=options.publish.sink.crf))
+    for operator in FRAME_OPERATORS:
+        backends.find(operator, torch.device("cpu"))
+
+
 def places(source: str, output: str | None, options: LiveOptions) -> tuple[Place, Place]:
     come_from = input_place(
         source,
@@ -190,6 +229,27 @@ def places(source: str, output: str | None, options: LiveOptions) -> tuple[Place
     if come_from.url == go_to.url and go_to.kind is not Kind.NOWHERE:
         raise OutputError(f"{go_to.name}: is INPUT itself; choose another name")
     return come_from, go_to
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """OUTPUT is there from now on, so that no other run begins it; if it stays empty it goes again.
+
+    Raises:
+        OutputError: when it is there already, or can't be made.
+    """
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise OutputError(f"{path}: exists already; use --overwrite to replace it") from error
+    except OSError as error:
+        raise OutputError(f"{path}: can't be created ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()
 
 
 def channels(drop: str, contract: Contract) -> list[Channel[LiveFrame | Sound]]:

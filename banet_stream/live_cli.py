@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from .backoff import Retry
 from .capture import CaptureOptions
@@ -21,8 +23,16 @@ from .preview import Preview, open_preview
 from .publish import GAPS, PublishOptions
 from .sinks import SinkOptions
 
-# Options of files that make no sense live.
-FILE_ONLY = {"start": 0.0}
+# Options of files that make no sense live, and what they are when they are not given.
+FILE_ONLY = {
+    "start": 0.0,
+    "alpha_out": None,
+    "resume": False,
+    "verify": False,
+    "json": False,
+    "encoder": "auto",
+    "deinterlace": "auto",
+}
 LIVE_GROUP = "live"
 
 
@@ -127,7 +137,7 @@ def live_options(options: argparse.Namespace) -> LiveOptions:
     """
     for name, default in FILE_ONLY.items():
         if getattr(options, name) != default:
-            raise UsageError(f"--{name}: only for files; a live INPUT begins when it comes")
+            raise UsageError(f"--{name.replace('_', '-')}: only for files, not for live runs")
     if options.codec not in (None, "h264"):
         raise UsageError(f"--codec {options.codec}: live output is h264")
     if options.retries < 0:
@@ -158,7 +168,7 @@ def run_live(options: argparse.Namespace, matter: Matter, stop: threading.Event)
     chosen = live_options(options)
 
     def report(contract: Contract, recent: Span) -> None:
-        print(table(contract, recent), file=sys.stderr, flush=True)
+        say(table(contract, recent), sys.stderr)
 
     with preview(options.preview, stop) as window:
         summary = process_live(
@@ -173,14 +183,20 @@ def run_live(options: argparse.Namespace, matter: Matter, stop: threading.Event)
             each_look=window.draw if window else None,
         )
     if not options.quiet:
-        print(live_report(summary, options.stats), flush=True)
+        say(live_report(summary, options.stats), sys.stdout)
     if options.own_process or summary.broken_off:
         # Taking PyTorch down takes seconds on a busy machine, and the end was asked for within two. A thread
         # left behind in FFmpeg or PyTorch would even crash there. Everything is closed by now.
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(0)
+
+
+def say(text: str, target: TextIO | None) -> None:
+    """Prints, if there is anyone to read it: a run does not fail for want of that."""
+    if target is None:  # closed before we began
+        return
+    with contextlib.suppress(OSError):
+        print(text, file=target, flush=True)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class PublishOptions:
     """What viewers get.
 
     ``deadline_seconds``: a frame older than this is late: it goes out hidden.
-    ``gap``: ``slate``, or ``last`` for the last frame again, once there was none for ``gap_seconds``.
+    ``gap``: ``slate``, or ``last`` for the last frame again, once there was none for ``gap_seconds``. Where a
+        recording's next picture is not due yet, the last one stands.
     """
 
     sink: SinkOptions = field(default_factory=SinkOptions)
@@ -138,7 +139,7 @@ class Publisher:
             self.contract.fill(SLATE)
             self._show(self._now(self.cover.slate(self._last)), filler=True, keep=False)
         elif now - self._last_real_at >= self.options.gap_seconds:
-            slate = self.options.gap == "slate"
+            slate = self.options.gap == "slate" and not self.source.rests
             self.contract.fill(SLATE if slate else LAST)
             filler = self.cover.slate(self._last) if slate else self._last
             self._show(self._now(filler), filler=True, keep=False)

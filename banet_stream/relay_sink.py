@@ -23,6 +23,7 @@ from av.error import FFmpegError
 from . import chroma, relay
 from .capture import LiveFrame
 from .contract import DAMAGED, Contract
+from .decode import reason
 from .frame import to_video_frame
 from .kinds import Kind, Place
 from .redact import redact
@@ -65,17 +66,18 @@ class RelaySink(Sink):
         self._refused: Track | None = None  # sound that has been said to be left out
         # In memory: it holds the encoders, and what it wrote by the first picture tells the relay of them.
         seed = io.BytesIO()
-        with av.open(seed, "w", format="nut") as container:
-            self._video = add_video(container, start.first, options, start.rate or ASSUMED_RATE)
-            self._voice = Voice(start.track, container, place.format) if start.track else None
-            packets = self._video.encode(to_video_frame(start.first))
-            for packet in packets:
-                container.mux(copy_of(packet, self._video))
-        self._process = start_relay()
+        try:
+            packets = self._encode_first(seed, start, place.format)
+        except (FFmpegError, ValueError, OverflowError) as error:
+            raise SinkLost(f"the encoder refuses ({reason(error)})") from error
+        written = Path(place.url)
+        in_folder = place.kind is Kind.HLS
+        url = written.name if in_folder else place.url
+        self._process = start_relay(written.parent if in_folder else None)
         try:
             self._listener = threading.Thread(target=self._listen, name="banet-relay", daemon=True)
             self._listener.start()
-            self._send((place.url, place.format, place.options, seed.getvalue(), options.timeout_seconds))
+            self._send((url, place.format, place.options, seed.getvalue(), options.timeout_seconds))
             self._wait("ready", options.timeout_seconds + START_SECONDS, stop)
             self._in_flight.append((start.first.captured_seconds, start.filler))
             self._send_all(0, packets)
@@ -83,6 +85,15 @@ class RelaySink(Sink):
             self.kill()
             raise
         self.encoder = self._video.codec_context.name
+
+    def _encode_first(self, seed: io.BytesIO, start: Start, format: str) -> list[av.Packet]:
+        with av.open(seed, "w", format="nut") as container:
+            self._video = add_video(container, start.first, self.options, start.rate or ASSUMED_RATE)
+            self._voice = Voice(start.track, container, format) if start.track else None
+            packets = self._video.encode(to_video_frame(start.first))
+            for packet in packets:
+                container.mux(copy_of(packet, self._video))
+        return packets
 
     def write(self, frame: LiveFrame, *, filler: bool) -> bool:
         """See Sink."""
@@ -208,16 +219,27 @@ class RelaySink(Sink):
         return f"its process ended (code {code})"
 
 
-def start_relay() -> subprocess.Popen[bytes]:
+def start_relay(folder: Path | None) -> subprocess.Popen[bytes]:
     """The process, in a session of its own: Ctrl-C in the terminal is ours to handle. The URL, which may hold
-    a password, goes through the pipe and not into the list of processes."""
-    return subprocess.Popen(
-        [sys.executable, "-I", str(Path(relay.__file__))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    a password, goes through the pipe and not into the list of processes.
+
+    Args:
+        folder: where it works; None: where we do.
+
+    Raises:
+        SinkLost: when it can't be started there.
+    """
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", str(Path(relay.__file__).resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SinkLost(f"its writer can't be started ({error.strerror})") from error
 
 
 def add_video(

@@ -11,6 +11,8 @@ from fractions import Fraction
 import av
 from av.error import FFmpegError
 
+from .layouts import fitting_form, usual_layout
+
 log = logging.getLogger(__name__)
 
 # What may be copied into a format. FFmpeg tells it only of some formats, so all stand here.
@@ -44,9 +46,8 @@ class Track:
         context = stream.codec_context
         # In memory, never written: the source's own stream is gone when its connection is.
         keeper = av.open(io.BytesIO(), "w", format="nut").add_stream_from_template(stream)
-        return cls(
-            context.codec.canonical_name, context.sample_rate, context.layout.name, context.extradata, keeper
-        )
+        layout = usual_layout(context.layout)
+        return cls(context.codec.canonical_name, context.sample_rate, layout, context.extradata, keeper)
 
     def is_like(self, other: Track) -> bool:
         """Whether packets of both may stand in one stream."""
@@ -91,6 +92,9 @@ class Voice:
     Args:
         container: gets the stream, before it is started.
         format: FFmpeg's name of the container that it is in the end for.
+
+    Raises:
+        FFmpegError, ValueError: when there is no encoder for it.
     """
 
     def __init__(self, track: Track, container: av.container.OutputContainer, format: str) -> None:
@@ -102,7 +106,10 @@ class Voice:
         if self.copied:
             self.stream = container.add_stream_from_template(track.keeper)
         else:
-            self.stream = container.add_stream("aac", rate=AAC_RATE, layout=track.layout)
+            form = fitting_form("aac", av.AudioLayout(track.layout), AAC_RATE)
+            if form is None:
+                raise ValueError(f"no encoder for sound of {track.layout}")
+            self.stream = container.add_stream("aac", rate=form[1], layout=form[0])
             self._begin()
         self._form: tuple[str, str, int] | None = None  # of what the decoder gave last
 

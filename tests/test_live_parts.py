@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from banet_stream import kinds
+from banet_stream import bench, kinds
 from banet_stream.backoff import Backoff, Retry
 from banet_stream.contract import NEWER, Contract, Histogram, table
 from banet_stream.errors import InputError, OutputError
@@ -140,6 +140,14 @@ def test_attempts_run_out() -> None:
         "rtmp://live.example/app/hunter2",
         "RTMPS://user:x@live.example/app/hunter2?x=1",
         "srt://host:1234?streamid=hunter2",
+        "rtsp://u:hun ter2@h/x",
+        "rtsp://u:p'hunter2@h/x",
+        "rtsp://u:12'hun@ter2@h/x",
+        "http://h/x?loginuse=hunter2&loginpas=hunter2",
+        "http://h/x?pw=hunter2&usr=hun'ter2",
+        "rtsp://h:554/user=hunter2_password=hunter2_channel=1.sdp",
+        "rtsp://h:554/user=hunter2&password=hunter2&channel=1.sdp?x",
+        "rtmp://host:1935/hunter2key",
     ],
 )
 def test_credentials_are_hidden(url: str) -> None:
@@ -151,8 +159,22 @@ def test_credentials_are_hidden(url: str) -> None:
 
 
 def test_what_is_no_secret_stays() -> None:
-    for text in ("rtsp://camera:554/stream?channel=1", "user@example", "/dev/video0: busy"):
+    for text in (
+        "rtsp://camera:554/stream?channel=1",
+        "user@example",
+        "/dev/video0: busy",
+        "rtsp://camera:554: refused, ask admin@example.org",
+        "'rtsp://camera:554': refused, ask admin@example.org",
+        "rtsp://[::1]:554 refused, ask admin@example.org",
+        "rtmp://host:1935: refused",
+    ):
         assert redact(text) == text
+
+
+def test_bench_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["a.mp4", "rtsp://user:hunter2@camera/"])
+    assert "hunter2" not in capsys.readouterr().err
 
 
 def test_tracebacks_are_redacted() -> None:
