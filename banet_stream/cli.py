@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from tqdm import tqdm
@@ -28,7 +30,7 @@ from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, refuse_live_options, run_live
 from .matter_options import add_matter_options, make_matter
-from .redact import RedactingFormatter, redact
+from .redact import RedactingFormatter, RedactingParser, redact
 from .stream import Progress, Summary, process, stats_table
 from .verify import as_table
 
@@ -62,6 +64,8 @@ PLAIN_PROGRESS_SECONDS = 5.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``banet-stream``; leaves through ``SystemExit``."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if sys.stderr is None:  # closed by who started us: the work is done, nobody is told
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     if arguments is None:
         # What is imported by now stays; searching it for garbage takes a tenth of a second in the middle of
         # a video, and half a second at the end.
@@ -102,7 +106,7 @@ def log_to_stderr(options: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """All options of the main command."""
-    parser = argparse.ArgumentParser(
+    parser = RedactingParser(
         prog="banet-stream",
         usage="banet-stream INPUT -o OUTPUT [--bg BACKGROUND] [options]",
         description=DESCRIPTION,
@@ -259,15 +263,27 @@ def report(summary: Summary, options: argparse.Namespace) -> None:
         print(f"note: {notice}", file=sys.stderr)
     # Where frames went to standard output, words go elsewhere.
     target = sys.stderr if str(summary.output) == STANDARD else sys.stdout
-    if options.json:
-        print(json.dumps(summary.as_dict(), indent=1), file=target)
-        return
+    try:
+        print(as_json(summary) if options.json else in_words(summary, options), file=target, flush=True)
+    except (
+        OSError
+    ) as error:  # who would have read it is gone, or a disk is full: the work is done all the same
+        print(f"note: standard output can't be written: {error.strerror}", file=sys.stderr)
+        sys.stdout = None  # or Python fails once more at its end
+
+
+def as_json(summary: Summary) -> str:
+    return json.dumps(summary.as_dict(), indent=1)
+
+
+def in_words(summary: Summary, options: argparse.Namespace) -> str:
     frames = f"{summary.frames} frame{'s' * (summary.frames != 1)}"
-    print(f"{summary.output}: {frames} in {summary.seconds:.1f} s, {summary.fps:.1f} fps", file=target)
+    lines = [f"{summary.output}: {frames} in {summary.seconds:.1f} s, {summary.fps:.1f} fps"]
     if options.stats:
-        print(stats_table(summary), file=target)
+        lines.append(stats_table(summary))
     if summary.verification:
-        print(as_table(summary.verification), file=target)
+        lines.append(as_table(summary.verification))
+    return "\n".join(lines)
 
 
 def seconds(text: str) -> float:

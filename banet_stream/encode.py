@@ -30,6 +30,7 @@ from .errors import InputError, OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
 from .hdr import is_hdr
+from .layouts import fitting_form
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# FFmpeg says that these may be copied into a container, and refuses their first packet.
+REFUSED = {".mov": ("flac", "opus")}
+RUN_IN_SECONDS = Fraction(1, 10)
 # Opus knows five sampling rates, of which this is the full one.
 OPUS_RATE = 48000
 MIN_HDR_DEPTH = 10
@@ -231,15 +235,9 @@ class Sink(Output):
                 # Nothing whole was found of it, by which a file could describe it.
                 self.source.note_damage(InvalidDataError(0, f"no sound found in {label}"))
                 self.notices.append(f"{label} of the source can't be read: left out")
-            elif stream.codec_context.codec.canonical_name in self._container.supported_codecs:
+            elif self._holds(stream.codec_context.codec.canonical_name):
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
-            elif isinstance(stream, av.AudioStream) and self._container.default_audio_codec != "none":
-                name = self._container.default_audio_codec.replace("opus", "libopus")
-                rate = OPUS_RATE if name == "libopus" else stream.codec_context.sample_rate
-                added = self._container.add_stream(name, rate=rate, layout=stream.codec_context.layout.name)
-                self._passed[stream.index] = (added, True)
-                self.notices.append(f"{self.path.suffix} can't hold {label}: re-encoded as {name}")
-            else:
+            elif not self._encode_again(stream, label):
                 self.notices.append(f"{self.path.suffix} can't hold {label}: left out")
             if stream.index in self._passed:
                 added_stream = self._passed[stream.index][0]
@@ -248,6 +246,32 @@ class Sink(Output):
         for stream in self.source.left_out:
             if stream.type in ("data", "attachment", "video"):
                 self.notices.append(f"{stream.type} stream {stream.index} of the source is left out")
+            elif stream.codec_context is None:
+                self.notices.append(
+                    f"{stream.type} stream {stream.index} of the source, of a codec unknown here, is left out"
+                )
+
+    def _holds(self, codec: str) -> bool:
+        """Whether the container takes packets of this codec as they are."""
+        assert self._container is not None
+        refused = REFUSED.get(self.path.suffix.lower(), ())
+        return codec in self._container.supported_codecs and codec not in refused
+
+    def _encode_again(self, stream: Stream, label: str) -> bool:
+        """Adds a stream for sound that can't be copied; False: there is no way to encode it."""
+        assert self._container is not None
+        if not isinstance(stream, av.AudioStream) or self._container.default_audio_codec == "none":
+            return False
+        context, name = stream.codec_context, self._container.default_audio_codec.replace("opus", "libopus")
+        form = fitting_form(name, context.layout, context.sample_rate)
+        if form is None:
+            return False
+        layout, rate = form
+        rate = OPUS_RATE if name == "libopus" else rate
+        self._passed[stream.index] = (self._container.add_stream(name, rate=rate, layout=layout), True)
+        mixed = "" if av.AudioLayout(layout).nb_channels == context.layout.nb_channels else f", {layout}"
+        self.notices.append(f"{self.path.suffix} can't hold {label}: re-encoded as {name}{mixed}")
+        return True
 
     def _pass_on(self, packet: Packet) -> None:
         entry = self._passed.get(packet.stream.index)
@@ -259,8 +283,11 @@ class Sink(Output):
                 self._mux(stream.encode(sound))  # type: ignore[attr-defined]
         elif packet.pts is not None:
             packet.dts = packet.pts if packet.dts is None else packet.dts
-            # Muxers refuse time that runs backwards, as it does in damaged files.
-            if packet.dts <= self._last_dts.get(stream.index, packet.dts - 1):
+            if isinstance(self.source, Source) and is_hidden(packet, self.source, self.path):
+                return
+            # Muxers refuse time that runs backwards, as in damaged files. Subtitles may begin together.
+            after = packet.dts - (stream.type != "subtitle")
+            if after < self._last_dts.get(stream.index, after):
                 self.source.damaged += 1
                 return
             self._last_dts[stream.index] = packet.dts
@@ -269,6 +296,17 @@ class Sink(Output):
                 self._mux([packet])
             except InvalidDataError as error:  # damaged sound that the muxer looks into
                 self.source.note_damage(error)
+
+
+def is_hidden(packet: Packet, source: Source, output: Path) -> bool:
+    """Whether an edit list hides this sound, and OUTPUT's container has none: it would be heard again.
+
+    What comes just before the first picture stays: codecs need a packet or two to get going.
+    """
+    if not packet.is_discard or packet.pts is None or output.suffix.lower() in MOV_FAMILY:
+        return False
+    assert packet.time_base is not None
+    return packet.pts * packet.time_base < source.origin - RUN_IN_SECONDS
 
 
 def encode(

@@ -54,17 +54,17 @@ class Beside(Output):
         """See Output."""
         self.main.flush()
         self.matte.flush()
-        self.notices += self.main.notices + self.matte.notices
 
     def finish(self) -> None:
         """See Output."""
         self.matte.finish()
         self.main.finish()
+        self.notices += self.main.notices + self.matte.notices
 
     def abandon(self, *, keep: bool) -> None:
         """See Output."""
+        self.matte.abandon(keep=keep)  # its pictures lie in a folder that the other may have made
         self.main.abandon(keep=keep)
-        self.matte.abandon(keep=keep)
         self.part = self.main.part
 
     def _for_main(self, frame: Frame) -> Frame:
@@ -80,4 +80,4 @@ def grey_frame(frame: Frame) -> Frame:
     dtype = torch.uint8 if depth == 8 else torch.int16
     luma = (frame.alpha * scale.luma + scale.black + 0.5).to(dtype)
     chroma = torch.full((-(-frame.height // 2), -(-frame.width // 2)), int(scale.grey), dtype=dtype)
-    return replace(frame, planes=[luma, chroma, chroma], format=layout, colour=GREY, alpha=None)
+    return replace(frame, planes=[luma, chroma, chroma], format=layout, colour=GREY, alpha=None, light=None)

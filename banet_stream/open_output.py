@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from .codecs import CONTAINERS, EncodeOptions
-from .decode import STANDARD, Source
+from .decode import STANDARD, Source, reason
 from .encode import Sink
 from .errors import OutputError
 from .images import PICTURES, Photo, PictureFile
 from .matte_out import Beside, MatteFile
+from .numbering import is_pattern, may_meet
 from .output import Output, check_no_rate
 from .pipe import Y4m
 from .resume import ResumableSink
-from .sequence import Sequence, is_pattern
+from .sequence import Sequence
 
 PATTERN_EXAMPLE = "out/%06d.png"
 
@@ -36,6 +37,21 @@ def open_output(
     Raises:
         OutputError: when no output can be made of that.
     """
+    try:
+        return open_any(path, source, options, alpha=alpha, alpha_out=alpha_out, resume_facts=resume_facts)
+    except OSError as error:  # a folder that may not be searched, a name that is too long
+        raise OutputError(f"{path}: can't be made: {reason(error)}") from error
+
+
+def open_any(
+    path: str | Path,
+    source: Source | Photo,
+    options: EncodeOptions,
+    *,
+    alpha: bool,
+    alpha_out: str | Path | None,
+    resume_facts: dict[str, str] | None,
+) -> Output:
     if resume_facts is not None:
         video_file = Path(path).suffix.lower() in CONTAINERS
         if alpha_out is not None or not video_file or isinstance(source, Photo):
@@ -44,7 +60,8 @@ def open_output(
     main = open_one(Path(path), source, options, alpha=alpha)
     if alpha_out is None:
         return main
-    if Path(alpha_out).resolve() == Path(path).resolve():
+    both = (Path(path), Path(alpha_out))
+    if both[0].resolve() == both[1].resolve() or (all(map(is_pattern, both)) and may_meet(*both)):
         raise OutputError(f"--alpha-out {alpha_out}: is OUTPUT itself; choose another name")
     usual = EncodeOptions(overwrite=options.overwrite)
     return Beside(main, open_one(Path(alpha_out), source, usual, matte=True), main_alpha=alpha)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .decode import is_url
 from .errors import OutputError
 from .frame import Frame, Packet
+from .numbering import is_pattern, makes
 
 if TYPE_CHECKING:
     from .codecs import EncodeOptions
@@ -93,11 +94,20 @@ def refuse_to_overwrite(path: str | Path | None, inputs: dict[str, str]) -> None
     Raises:
         OutputError: naming the file and what it is.
     """
-    if path is None or not Path(path).exists():
+    if path is None:
         return
+    output = Path(path)
     for role, name in inputs.items():
-        if name and not is_url(name) and Path(name).exists() and Path(path).samefile(name):
+        if name and not is_url(name) and Path(name).exists() and is_same(output, Path(name)):
             raise OutputError(f"{path}: is {role} itself; choose another name")
+
+
+def is_same(output: Path, other: Path) -> bool:
+    """Whether writing ``output``, a file or numbered pictures, writes to the file ``other``."""
+    if is_pattern(output):
+        beside = output.parent.resolve() == other.parent.resolve()
+        return beside and makes(output.name, other.name)
+    return output.exists() and output.samefile(other)
 
 
 def check_no_rate(path: Path, options: EncodeOptions) -> None:

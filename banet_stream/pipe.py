@@ -42,6 +42,8 @@ class Y4m(Output):
         self._rate = source.info.rate or USUAL_RATE
         self._first: tuple[int, int] | None = None  # pts of the first frame, and of the last
         self._uneven = 0
+        if sys.stdout is None or sys.stdout.closed:
+            raise OutputError("-o -: standard output is closed")
         if sys.stdout.isatty():
             raise OutputError("-o -: standard output is a terminal; pipe it into another program")
 

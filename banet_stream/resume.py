@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 
+from .background import Background
 from .codecs import EncodeOptions
 from .decode import STANDARD, Source, decode, decode_passed
 from .encode import Sink
@@ -164,11 +165,15 @@ def decode_rest(
             yield item
 
 
-def run_facts(source: Source, background: str, engine: str, options: EncodeOptions) -> dict[str, str]:
+def run_facts(
+    source: Source, background: str | Background, light_wrap: float, engine: str, options: EncodeOptions
+) -> dict[str, str]:
     """All that the frames of a run depend on, to be compared with an earlier one's."""
+    named = background if isinstance(background, str) else type(background).__name__
     return {
         "INPUT": f"{source.name} {file_facts(source.name)}",
-        "--bg": f"{background} {file_facts(background)}",
+        "--bg": f"{named} {file_facts(named)}",
+        "--light-wrap": f"{light_wrap:g}",
         "--start": str(source.start_seconds),
         "--duration": str(source.duration_seconds),
         "--deinterlace": source.deinterlace,

@@ -63,6 +63,8 @@ class Segments:
 
     def __init__(self, output: Path, facts: dict[str, str]) -> None:
         self.folder = output.with_name(f"{output.name}.resume")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"{self.folder}: is a file; --resume needs a folder of that name")
         self.folder.mkdir(exist_ok=True)
         self._lock = (self.folder / "lock").open("w")
         try:
@@ -80,12 +82,15 @@ class Segments:
         except BlockingIOError:
             raise OutputError(f"{self.folder}: another run is at work in it") from None
         path = self.folder / "run.json"
-        if not path.exists():
-            unfinished = self.folder / "run.unfinished.json"
-            unfinished.write_text(json.dumps(facts, indent=1))
-            unfinished.replace(path)
+        before = read_facts(path)
+        if before is None and not self._paths():
+            with path.open("w") as file:
+                json.dump(facts, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
             return
-        before = json.loads(path.read_text())
+        if before is None:
+            raise OutputError(f"{path}: is damaged; remove {self.folder} to begin anew")
         other = sorted(k for k in facts.keys() | before.keys() if facts.get(k) != before.get(k))
         if other:
             raise OutputError(
@@ -155,6 +160,15 @@ class Segments:
     def remove(self) -> None:
         """All of it is in OUTPUT."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_facts(path: Path) -> dict[str, str] | None:
+    """What an earlier run wrote; None: nothing, or a crash tore it."""
+    try:
+        facts: dict[str, str] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def reorder_depth(times: list[int]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +18,14 @@ from . import ops
 from .codecs import EncodeOptions
 from .errors import OutputError
 from .frame import Frame, Packet
+from .numbering import check_pattern, makes, numbered
 from .output import Output, check_no_rate, check_place, describe_size, free_part
 
 if TYPE_CHECKING:
     from .decode import Source
     from .images import Photo
 
-PATTERN = re.compile(r"%0?\d*d")
 FIRST_NUMBER = 1  # as FFmpeg counts
-
-
-def is_pattern(path: Path) -> bool:
-    """Whether OUTPUT names numbered pictures: ``out/%06d.png``."""
-    return path.suffix.lower() == ".png" and bool(PATTERN.search(path.name))
 
 
 class Sequence(Output):
@@ -60,7 +55,7 @@ class Sequence(Output):
         check_no_rate(path, options)
         if path.parent.is_dir():
             check_place(path, overwrite=True)
-            taken = [p for p in path.parent.iterdir() if matches(path.name, p.name)]
+            taken = self._taken()
             if taken and not options.overwrite:
                 raise OutputError(f"{taken[0]}: exists already; use --overwrite to replace such pictures")
         else:
@@ -86,7 +81,7 @@ class Sequence(Output):
         if isinstance(item, Packet):
             return
         assert self.part is not None
-        name = PATTERN.sub(lambda found: found[0] % (FIRST_NUMBER + self.frames), self.path.name)
+        name = numbered(self.path.name, FIRST_NUMBER + self.frames)
         (self.part / name).write_bytes(self._encode(item))
         self.frames += 1
 
@@ -96,9 +91,11 @@ class Sequence(Output):
     def finish(self) -> None:
         """See Output."""
         assert self.part is not None
-        for old in self.path.parent.iterdir():
-            if matches(self.path.name, old.name):  # of an earlier, perhaps longer run
-                old.unlink()
+        taken = self._taken()
+        if taken and not self.options.overwrite:
+            raise OutputError(f"{taken[0]}: came to be meanwhile; the result is in {self.part}")
+        for old in taken:  # of an earlier, perhaps longer run
+            old.unlink()
         for picture in sorted(self.part.iterdir()):
             picture.replace(self.path.parent / picture.name)
         self.part.rmdir()
@@ -109,7 +106,12 @@ class Sequence(Output):
             shutil.rmtree(self.part, ignore_errors=True)
             self.part = None
             if self._made_folder:
-                self.path.parent.rmdir()
+                with suppress(OSError):  # something else lies there by now
+                    self.path.parent.rmdir()
+
+    def _taken(self) -> list[Path]:
+        """Pictures of these names."""
+        return [path for path in self.path.parent.iterdir() if makes(self.path.name, path.name)]
 
     def _encode(self, frame: Frame) -> bytes:
         bits = 8 if frame.format.depth == 8 else 16
@@ -122,18 +124,6 @@ class Sequence(Output):
         assert frame.alpha is not None
         alpha = upright(quantise(frame.alpha, bits), frame)
         return png(np.dstack([rgb, alpha]), "rgba", bits, frame)
-
-
-def check_pattern(path: Path) -> None:
-    if len(PATTERN.findall(path.name)) != 1 or "%" in PATTERN.sub("", path.name):
-        raise OutputError(f"{path}: must hold one number, as in %06d.png")
-    if "%" in str(path.parent):
-        raise OutputError(f"{path}: the number belongs into the file's name, as in out/%06d.png")
-
-
-def matches(pattern: str, name: str) -> bool:
-    before, after = PATTERN.split(pattern)
-    return re.fullmatch(re.escape(before) + r"\d+" + re.escape(after), name) is not None
 
 
 def rgb_samples(frame: Frame, bits: int) -> NDArray[np.generic]:

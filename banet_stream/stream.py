@@ -19,7 +19,7 @@ from .codecs import EncodeOptions
 from .compositing import compose
 from .decode import STANDARD, Source, decode, is_url
 from .encode import Sink, encode
-from .errors import IncompleteInput, Interrupted, OutputError, PromiseBroken
+from .errors import IncompleteInput, InputError, Interrupted, OutputError, PromiseBroken
 from .frame import Frame, Packet, rgb_of
 from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
@@ -156,9 +156,7 @@ def process(
         matter = matter or Matter()
         facts = None
         if resume and isinstance(video, Source):
-            named = background if isinstance(background, str) else type(background).__name__
-            named += f", light wrap {behind.light_wrap:g}"
-            facts = run_facts(video, named, matter.description, encoding)
+            facts = run_facts(video, background, behind.light_wrap, matter.description, encoding)
         sink = open_output(
             output,
             video,
@@ -172,9 +170,9 @@ def process(
         for path in (output, alpha_out):
             refuse_to_overwrite(path, {"INPUT": video.name, "the background": behind.name})
         stream = matter.stream(mirrored=True if isinstance(video, Photo) else None)
+        if verify:
+            check_verifiable(video, sink)
         samples = CoreSamples(sink.resumed_frames) if verify else None
-        if samples and not isinstance(getattr(sink, "main", sink), Sink):
-            raise OutputError(f"--verify: {output} is no video file, which it could read again")
 
         items = decode(video) if isinstance(video, Source) else video.decode()
         if isinstance(sink, ResumableSink):
@@ -227,6 +225,18 @@ def process(
         if summary.verification and summary.verification.broken:
             raise PromiseBroken(describe_broken(summary), summary)
     return summary
+
+
+def check_verifiable(video: Source | Photo, sink: Output) -> None:
+    """Before the work begins.
+
+    Raises:
+        InputError, OutputError: when one of them can't be read again.
+    """
+    if video.name == STANDARD:
+        raise InputError(f"{STANDARD}: --verify needs a file, which it can read again")
+    if not isinstance(getattr(sink, "main", sink), Sink):
+        raise OutputError(f"--verify: {sink.path} is no video file, which it could read again")
 
 
 def describe_broken(summary: Summary) -> str:

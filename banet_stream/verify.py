@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from . import chroma
 from .codecs import CODECS, MOV_FAMILY, keeps_aspect
 from .decode import Source, decode
+from .encode import is_hidden
 from .frame import Frame, Packet, planes_of, to_video_frame
 
 # Frames whose core is compared, spread over the whole run.
@@ -86,6 +87,7 @@ class Side:
     """What was read of source or output."""
 
     source: Source
+    shown_in: Path | None = None  # of a source: the output, in which hidden sound is left out
     frames: int = 0
     seconds: list[float] = field(default_factory=list)
     first: Frame | None = None
@@ -95,7 +97,7 @@ class Side:
         """Its frames; packets of sound are summed up on the way."""
         for item in decode(self.source):
             if isinstance(item, Packet):
-                if item.stream.type == "audio":
+                if item.stream.type == "audio" and not self._hides(item):
                     sound = self.sound.setdefault(item.stream.index, Sound(item.stream.codec_context.name))
                     sound.add(item)
                     if math.isnan(sound.heard_seconds):
@@ -105,6 +107,9 @@ class Side:
             self.frames += 1
             self.seconds.append(item.pts_seconds)
             yield item
+
+    def _hides(self, packet: Packet) -> bool:
+        return self.shown_in is not None and is_hidden(packet, self.source, self.shown_in)
 
 
 class Sound:
@@ -185,7 +190,7 @@ def verify(source: Source, output: Path, samples: CoreSamples, *, usual_quality:
     with ExitStack() as stack:
         result = Source(output, audio=True, deinterlace="off")
         stack.callback(result.close)
-        before, after = Side(source), Side(result)
+        before, after = Side(source, output), Side(result)
         error = Error()
         for number, (old, new) in enumerate(zip_longest(before.pictures(), after.pictures())):
             if old is not None and new is not None and number in samples.cores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,40 @@ def test_no_frames_on_a_terminal(clip: Clip) -> None:
         assert "is a terminal" in done.stderr
     os.close(parent)
     os.close(child)
+
+
+@pytest.mark.parametrize(
+    ("output", "streams", "code"),
+    [
+        ("o.mp4", "2>&-", 0),
+        ("o.mp4", ">&-", 0),
+        ("o.mp4", ">/dev/full", 0),
+        ("o.mp4", "--json | true; exit ${PIPESTATUS[0]}", 0),
+        ("-", ">&-", 5),
+    ],
+)
+def test_closed_and_full_standard_streams(
+    clip: Clip, tmp_path: Path, output: str, streams: str, code: int
+) -> None:
+    """Who started us may not listen: the work is done all the same, without a traceback."""
+    command = shlex.join([*BANET, str(clip(frames=2)), "-o", output, *FAST])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {streams}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "o.mp4").exists() == (code == 0)
+
+
+def test_verify_needs_a_file(clip: Clip, tmp_path: Path) -> None:
+    done = pipe(["cat", clip()], [*BANET, "-", "-o", tmp_path / "o.mp4", "--verify", *FAST])[-1]
+    assert (done.returncode, list(tmp_path.iterdir())) == (3, [])
+    assert "-: --verify needs a file, which it can read again" in done.stderr
 
 
 def test_uneven_time_and_lost_sound_are_said(clip: Clip) -> None:

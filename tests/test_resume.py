@@ -199,6 +199,38 @@ def test_another_command_is_refused(clip: Clip, small_matter: Matter, tmp_path: 
     assert len(read(output).frames) == 40
 
 
+def test_another_background_under_the_same_name_is_refused(
+    clip: Clip, small_matter: Matter, tmp_path: Path
+) -> None:
+    room, output = tmp_path / "room.png", tmp_path / "out.mp4"
+    Image.new("RGB", (8, 8), "red").save(room)
+    options = {"background": str(room), "matter": small_matter, "resume": True}
+    with pytest.raises(Interrupted):
+        process(clip(frames=40), output, progress=stop_after(20), **options)
+    Image.new("RGB", (9, 9), "blue").save(room)
+    with pytest.raises(OutputError, match="different: --bg"):
+        process(clip(frames=40), output, **options)
+
+
+def test_a_folder_that_a_crash_left_empty_is_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "o.mp4.resume"
+    folder.mkdir()
+    (folder / "run.json").write_bytes(b"")
+    Segments(tmp_path / "o.mp4", {"a": "b"}).close()
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "run.json").write_text("{")
+    (folder / "000001.segment").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"run\.json: is damaged; remove .*o\.mp4\.resume"):
+        Segments(tmp_path / "o.mp4", {"a": "b"})
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "o.mp4.resume").touch()
+    with pytest.raises(OutputError, match="is a file; --resume needs a folder of that name"):
+        Segments(tmp_path / "o.mp4", {"a": "b"})
+
+
 def test_two_at_once_are_refused(small_matter: Matter, clip: Clip, tmp_path: Path) -> None:
     first = Segments(tmp_path / "o.mp4", {"a": "b"})
     with pytest.raises(OutputError, match="another run is at work"):

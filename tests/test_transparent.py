@@ -22,8 +22,8 @@ from banet_stream.decode import Source, decode
 from banet_stream.errors import Interrupted, OutputError
 from banet_stream.frame import PIXEL_FORMATS, Colour, Frame
 from banet_stream.matte_out import grey_frame
+from banet_stream.numbering import makes
 from banet_stream.reference import ALPHA_CEILING, ALPHA_FLOOR, shrink_to_chroma
-from banet_stream.sequence import matches
 
 Clip = Callable[..., Path]
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to check with")
@@ -258,9 +258,37 @@ def test_the_matte_is_not_the_output(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_names_of_numbered_pictures() -> None:
-    assert matches("a%03d.png", "a0001.png")
-    assert not matches("a%03d.png", "a001.png.txt")
-    assert not matches("a%03d.png", "b001.png")
+    assert makes("a%03d.png", "a001.png")
+    assert makes("a%03d.png", "a1000.png")
+    assert makes("%d.png", "7.png")
+    assert not makes("a%03d.png", "a0001.png")  # another pattern's
+    assert not makes("a%03d.png", "a7.png")
+    assert not makes("a%03d.png", "a001.png.txt")
+    assert not makes("a%03d.png", "b001.png")
+
+
+def test_numbered_pictures_leave_others_alone(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    for name in ("2023.png", "000099.png", "000001.png"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    allow = EncodeOptions(overwrite=True)
+    pattern = tmp_path / "%06d.png"
+    with pytest.raises(OutputError, match="is the background itself"):
+        process(clip(), pattern, background=str(tmp_path / "000001.png"), matter=matter, encoding=allow)
+    with pytest.raises(OutputError, match="is OUTPUT itself"):
+        process(clip(), pattern, alpha_out=tmp_path / "%04d.png", matter=matter, encoding=allow)
+    assert len(list(tmp_path.iterdir())) == 3
+    process(clip(frames=2), pattern, matter=matter, encoding=allow)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000001.png", "000002.png", "2023.png"]
+
+
+def test_pictures_that_came_meanwhile_stay(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    late = tmp_path / "000001.png"
+    with pytest.raises(OutputError, match=r"000001\.png: came to be meanwhile; the result is in .*pictures"):
+        process(
+            clip(frames=2), tmp_path / "%06d.png", matter=matter, progress=lambda _: late.write_text("mine")
+        )
+    assert late.read_text() == "mine"
+    assert len(list((tmp_path / "pictures.part").iterdir())) == 2
 
 
 def test_colours_are_found_at_any_depth() -> None:

@@ -1,0 +1,147 @@
+"""Sound and subtitles on their way into a file: copied where they may be, else encoded anew, or named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import read
+from test_encode import copy
+
+from banet_stream import Matter, process
+from banet_stream.layouts import fitting_form, usual_layout
+from banet_stream.stream import Summary
+
+Clip = Callable[..., Path]
+
+
+def write_sound(
+    path: Path, codec: str, *, layout: str = "mono", rate: int = 48000, seconds: float = 0.5
+) -> Path:
+    """A short video with such sound."""
+    with av.open(str(path), "w", options={"strict": "-2"}) as container:
+        video = container.add_stream("mpeg4", rate=20)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream(codec, rate=rate, layout=layout)
+        for _ in range(round(seconds * 20)):
+            container.mux(video.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(video.encode(None))
+        channels = av.AudioLayout(layout).nb_channels
+        samples = np.zeros((1, round(seconds * rate) * channels), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layout", "rate", "form"),
+    [
+        ("aac", "stereo", 44100, ("stereo", 44100)),
+        ("aac", "2 channels", 48000, ("stereo", 48000)),
+        ("ac3", "mono", 8000, ("mono", 32000)),
+        ("ac3", "7.1", 96000, ("5.1", 48000)),
+        ("libopus", "5.1(side)", 48000, ("5.1", 48000)),
+    ],
+)
+def test_the_nearest_form_an_encoder_takes(
+    encoder: str, layout: str, rate: int, form: tuple[str, int]
+) -> None:
+    assert fitting_form(encoder, av.AudioLayout(layout), rate) == form
+
+
+def test_layouts_without_a_name() -> None:
+    assert usual_layout(av.AudioLayout("6 channels")) == "5.1"
+    assert usual_layout(av.AudioLayout("quad")) == "quad"
+    assert usual_layout(av.AudioLayout("5.1(side)")) == "5.1(side)"
+    assert usual_layout(av.AudioLayout("5.1(side)"), plain=True) == "5.1"
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "rate", "suffixes", "becomes"),
+    [
+        ("pcm_mulaw", "mono", 8000, (".avi", ".mp4"), "aac"),
+        ("pcm_mulaw", "mono", 8000, (".avi", ".mkv"), "ac3"),
+        ("adpcm_ima_wav", "stereo", 44100, (".avi", ".mov"), "aac"),
+        ("ac3", "5.1(side)", 48000, (".mkv", ".webm"), "opus"),
+        ("flac", "stereo", 48000, (".mkv", ".mov"), "aac"),
+    ],
+)
+def test_what_can_not_be_copied_is_encoded(
+    tmp_path: Path, codec: str, layout: str, rate: int, suffixes: tuple[str, str], becomes: str
+) -> None:
+    source = write_sound(tmp_path / f"in{suffixes[0]}", codec, layout=layout, rate=rate)
+    sink = copy(source, tmp_path / f"out{suffixes[1]}")
+    assert any(f"({codec}): re-encoded as " in notice for notice in sink.notices)
+    with av.open(str(sink.path)) as container:
+        (sound,) = container.streams.audio
+        assert sound.codec_context.codec.canonical_name == becomes
+        assert sound.codec_context.layout.nb_channels == av.AudioLayout(layout).nb_channels
+        heard = sum(frame.samples / frame.sample_rate for frame in container.decode(sound))
+    assert heard == pytest.approx(0.5, abs=0.1)
+
+
+def test_subtitles_that_begin_together(clip: Clip, tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(clip())) as from_clip, av.open(str(source), "w") as container:
+        pictures = container.add_stream_from_template(from_clip.streams.video[0])
+        words = container.add_stream("ass")
+        for packet in from_clip.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                container.mux(packet)
+        for number, begin in enumerate((100, 100, 300)):
+            line = av.Packet(f"{number},0,Default,,0,0,0,,line {number}".encode())
+            line.pts = line.dts = begin
+            line.duration, line.time_base, line.stream = 200, Fraction(1, 1000), words
+            container.mux(line)
+    sink = copy(source, tmp_path / "out.mkv")
+    assert sink.source.damaged == 0
+    with av.open(str(sink.path)) as container:
+        assert len([p for p in container.demux(subtitles=0) if p.size]) == 3
+
+
+def test_sound_of_an_unknown_codec_is_named(clip: Clip, tmp_path: Path) -> None:
+    """As the spatial sound of new phones, which FFmpeg does not know yet."""
+    source = tmp_path / "in.mp4"
+    content = clip(audio="aac").read_bytes()
+    source.write_bytes(content.replace(b"mp4a", b"apac").replace(b"esds", b"dapa"))
+    sink = copy(source, tmp_path / "out.mp4")
+    assert [n for n in sink.notices if "audio stream 1 of the source, of a codec unknown here" in n]
+
+
+def cut_in_front(clip: Path, path: Path, seconds: float) -> Path:
+    """The clip from there on, copied: an edit list hides what a key frame and its sound begin with."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        streams = {s.index: container.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            shift = round(seconds / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = streams[packet.stream.index]
+            container.mux(packet)
+    return path
+
+
+def verified(source: Path, output: Path, matter: Matter) -> Summary:
+    return process(source, output, background="green", matter=matter, verify=True)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_that_an_edit_list_hides_stays_hidden(
+    clip: Clip, matter: Matter, tmp_path: Path, suffix: str
+) -> None:
+    source = cut_in_front(clip(audio="aac", frames=48), tmp_path / "cut.mp4", 1.0)
+    output = verified(source, tmp_path / f"out{suffix}", matter).output
+    before, after = read(source), read(output)
+    assert len(after.frames) == len(before.frames) < 48
+    with av.open(str(output)) as container:
+        sound, video = container.streams.audio[0], container.streams.video[0]
+        lead = float(video.start_time * video.time_base - sound.start_time * sound.time_base)
+    assert lead < 0.15
