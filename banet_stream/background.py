@@ -10,13 +10,15 @@ import av
 import numpy as np
 import torch
 from av.error import FFmpegError
-from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
 from . import hdr, ops
-from .decode import is_url, open_input, picture_streams
 from .errors import BackgroundError, InputError
-from .frame import Colour, Frame, colour_of, planes_of, quarter_turns
+from .frame import Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns
+from .images import eight_bits, is_file, turn_upright
+from .opening import can_be_read_again, describe, is_url, local_path, open_input, picture_streams
+from .unpack import Clock
 
 DEFAULT_BLUR_STRENGTH = 50.0
 # The Gaussian's sigma at strength 100, as a share of the frame's shorter side.
@@ -131,14 +133,7 @@ class Video(Background):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._container = open_input(name)
-        streams = picture_streams(self._container)
-        if not streams:
-            self.close()
-            raise BackgroundError(f"{name}: no picture in it; a background is {CHOICES}")
-        self._stream = streams[0]
-        self._stream.thread_type = "AUTO"
-        self._frames = self._container.decode(self._stream)
+        self._open()
         self._graph: av.filter.Graph | None = None
         self._key: object = None
         self._loop_seconds = self._last_seconds = 0.0
@@ -157,7 +152,8 @@ class Video(Background):
         if self._start_seconds is None:
             self._start_seconds = frame.pts_seconds
         self._advance(frame.pts_seconds - self._start_seconds)
-        key = geometry(frame)
+        assert self._current is not None
+        key = (geometry(frame), coding(self._current))
         if key != self._key:
             self._key, self._graph = key, None
         if self._shown is not self._current or self._graph is None:
@@ -173,6 +169,36 @@ class Video(Background):
         """See Background."""
         self._container.close()
 
+    def _open(self) -> None:
+        self._container = open_input(self.name)
+        streams = picture_streams(self._container)
+        if not streams:
+            self.close()
+            raise BackgroundError(f"{self.name}: no picture in it; a background is {CHOICES}")
+        self._stream = streams[0]
+        self._stream.thread_type = "AUTO"
+        self._info = describe(self._container, self._stream)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self._clock = Clock(self._info)
+        self._frames = self._container.decode(self._stream)
+
+    def _rewind(self) -> None:
+        """Back to the top; what can't be read again has ended, and its last picture stays."""
+        if not can_be_read_again(self.name):
+            return
+        try:
+            self._container.seek(0)
+        except (FFmpegError, OSError):  # a raw stream
+            self.close()
+            try:
+                self._open()
+            except InputError as error:
+                raise BackgroundError(str(error)) from error
+        else:
+            self._begin_again()
+
     def _advance(self, seconds: float) -> None:
         """Moves to the frame shown ``seconds`` after the start."""
         while True:
@@ -181,8 +207,7 @@ class Video(Background):
                 if seconds + ROUNDING_SECONDS < self._last_seconds + step:
                     return
                 self._loop_seconds = self._last_seconds + step
-                self._container.seek(0)
-                self._frames = self._container.decode(self._stream)
+                self._rewind()
                 self._next = self._read()
                 if self._next is None:
                     return
@@ -194,12 +219,15 @@ class Video(Background):
 
     def _read(self) -> av.VideoFrame | None:
         try:
-            return next(self._frames, None)
+            picture = next(self._frames, None)
         except (FFmpegError, OSError):
             return None  # cut off here: the loop starts again
+        if picture is not None:
+            picture.pts = self._clock.timestamp(picture)
+        return picture
 
-    def _seconds(self, frame: av.VideoFrame) -> float:
-        return float(frame.time or 0.0)
+    def _seconds(self, picture: av.VideoFrame) -> float:
+        return float((picture.pts or 0) * self._info.time_base)
 
     def _convert(self, frame: Frame) -> list[Tensor]:
         assert self._current is not None
@@ -214,8 +242,10 @@ def fitting_graph(name: str, stream: av.VideoStream, first: av.VideoFrame, frame
     turns = {0: [], 90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
     turn = quarter_turns(first)
     width, height, aspect = display_geometry(frame)
-    size = (first.height, first.width) if turn in (90, 270) else (first.width, first.height)
-    left, top, right, bottom = (int(edge) for edge in crop_to_fill(*size, aspect))
+    size, sample_aspect = (first.width, first.height), stream.sample_aspect_ratio or Fraction(1)
+    if turn in (90, 270):
+        size, sample_aspect = size[::-1], 1 / sample_aspect
+    left, top, right, bottom = (int(edge) for edge in crop_to_fill(*size, aspect / float(sample_aspect)))
     source, target = colour_of(first), frame.colour
     if hdr.kind_of(source) != hdr.kind_of(target):
         raise BackgroundError(
@@ -224,6 +254,7 @@ def fitting_graph(name: str, stream: av.VideoStream, first: av.VideoFrame, frame
         )
     ranges = {False: "limited", True: "full"}
     filters = [
+        *(["hflip"] if is_mirrored(first) else []),
         *turns[turn],
         f"crop={right - left}:{bottom - top}:{left}:{top}",
         f"scale={width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int"
@@ -256,6 +287,12 @@ def geometry(frame: Frame) -> tuple[object, ...]:
     """All of a frame that its background is made to fit: when it changes, so must the background."""
     shape = (frame.width, frame.height, frame.rotation, frame.sample_aspect_ratio)
     return (*shape, frame.format, frame.colour)
+
+
+def coding(picture: av.VideoFrame) -> tuple[object, ...]:
+    """All of a background video's picture that the filters are made for: it may change on the way."""
+    layout = (picture.width, picture.height, picture.format.name)
+    return (*layout, quarter_turns(picture), is_mirrored(picture), colour_of(picture))
 
 
 def display_geometry(frame: Frame) -> tuple[int, int, float]:
@@ -305,24 +342,43 @@ def find_background(text: str) -> Background:
         return Plain(ImageColor.getrgb(text)[:3])
     except ValueError:
         pass
+    text = local_path(text)
     if not is_url(text):
-        if not text or not Path(text).exists():
-            raise BackgroundError(f"{text or '--bg'}: no such file; a background is {CHOICES}")
-        if Path(text).is_dir():
-            raise BackgroundError(f"{text}: is a directory; a background is {CHOICES}")
+        check_there(text)
     try:
-        with Image.open(text) as image:
-            if not getattr(image, "is_animated", False):
-                return Picture(ImageOps.exif_transpose(image).convert("RGB"), text)
-    except UnidentifiedImageError:
-        pass  # not a picture: a video, perhaps
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        if not is_url(text):
-            raise BackgroundError(f"{text}: the image can't be read ({error})") from error
-    try:
-        return Video(text)
+        return find_picture(text) or Video(text)
     except InputError as error:
         raise BackgroundError(f"{error}; a background is {CHOICES}") from error
+
+
+def check_there(name: str) -> None:
+    try:
+        there, directory = bool(name) and Path(name).exists(), Path(name).is_dir()
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise BackgroundError(f"{name}: can't be read ({error.strerror})") from error
+    if not there:
+        raise BackgroundError(f"{name or '--bg'}: no such file; a background is {CHOICES}")
+    if directory:
+        raise BackgroundError(f"{name}: is a directory; a background is {CHOICES}")
+
+
+def find_picture(name: str) -> Picture | None:
+    """The image file of this name; None: it is something else, a video perhaps.
+
+    Raises:
+        BackgroundError: when it is one that can't be read.
+    """
+    if not is_file(name):  # a pipe misses what is read of it here
+        return None
+    try:
+        with Image.open(name) as image:
+            if getattr(image, "is_animated", False):
+                return None
+            return Picture(eight_bits(turn_upright(image)).convert("RGB"), name)
+    except UnidentifiedImageError:
+        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BackgroundError(f"{name}: the image can't be read ({error})") from error
 
 
 def is_number(text: str) -> bool:

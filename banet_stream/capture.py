@@ -19,11 +19,12 @@ from av.error import FFmpegError, InvalidDataError, ProtocolNotFoundError
 
 from .backoff import Backoff, Retry
 from .contract import DAMAGED, Contract
-from .decode import MAX_READ_ERRORS, check_file, picture_streams, reason
+from .decode import MAX_READ_ERRORS
 from .errors import InputError
 from .fitting import Shape
 from .frame import Frame
 from .kinds import Kind, Place
+from .opening import check_file, picture_streams, reason
 from .pipeline import Cancelled, Channel
 from .redact import redact
 from .sound import Sound, Track

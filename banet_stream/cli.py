@@ -22,7 +22,6 @@ from tqdm import tqdm
 from . import __version__, bench, doctor, fields
 from .background import CHOICES
 from .codecs import CODECS, CONTAINERS, EncodeOptions
-from .decode import STANDARD
 from .demo import command as demo
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
 from .hardware import ENCODERS
@@ -30,6 +29,7 @@ from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, refuse_live_options, run_live
 from .matter_options import add_matter_options, make_matter
+from .opening import STANDARD
 from .redact import RedactingFormatter, RedactingParser, redact
 from .stream import Progress, Summary, process, stats_table
 from .verify import as_table

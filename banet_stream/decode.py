@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,43 @@ import av
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Stream
 
-from . import chroma, fields
+from . import fields
 from .errors import InputError
-from .frame import Frame, Packet, VideoInfo
+from .frame import Frame, Packet
+from .opening import (
+    COVER,
+    can_be_read_again,
+    describe,
+    local_path,
+    open_input,
+    picture_streams,
+    reason,
+    tagged_end,
+)
 from .unpack import WholePictures
 
-# av.open can wait for ever on a silent server.
-OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
 # A demuxer that fails this often in a row will not recover.
 MAX_READ_ERRORS = 50
 # Sound and pictures rarely end together: less than this is no loss.
 DURATION_SLACK_SECONDS = 0.5
+# Where not every frame has a time, FFmpeg guesses some by half a frame wrong after a seek, until one has.
+SETTLING_SECONDS = {"mpeg": 1}
 PASSED_TYPES = ("audio", "subtitle")
-STANDARD = "-"  # in place of a file's name: standard input
 
 
 class Source:
     """An opened video: ``info``, the streams that are passed on, and what was lost while reading.
 
     Args:
-        path: file, URL or ``-``, standard input.
+        path: file, URL (``file:`` as well) or ``-``, standard input.
         start_seconds, duration_seconds: the part to read, from the beginning of the file.
         audio: False leaves the sound out.
         deinterlace: ``auto``, ``on`` or ``off`` (fields.Deinterlacer).
+        stop: once set, the source ends where it is; while it waits for a pipe to open, too.
 
     Raises:
         InputError: with the reason, when it can't be opened or has no video stream.
+        Interrupted: ``stop`` was set while a pipe gave nothing.
     """
 
     def __init__(
@@ -49,13 +60,33 @@ class Source:
         duration_seconds: float | None = None,
         audio: bool = True,
         deinterlace: str = "auto",
+        stop: threading.Event | None = None,
     ) -> None:
         if deinterlace not in fields.CHOICES:
             raise ValueError(f"deinterlace must be one of {', '.join(fields.CHOICES)}, got {deinterlace!r}")
-        self.name = str(path)
+        self.name = local_path(str(path))
         self.audio, self.deinterlace = audio, deinterlace
         self.notices: list[str] = []
-        self.container = open_input(self.name)
+        self.stop = stop or threading.Event()  # set: end as if the file ended here
+        self._open()
+        self.info = describe(self.container, self.video)
+        self.start_seconds, self.duration_seconds = start_seconds, duration_seconds
+        duration = self.info.duration_seconds
+        if duration is not None and start_seconds >= duration > 0:
+            self.container.close()
+            raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
+        self.frames = self.packets = 0
+        self.damaged = self.damaged_pictures = 0  # packets of any kind, and those of pictures
+        self.read_until = 0.0  # seconds, over all streams
+        self.read_error = ""
+        # Times count from the first picture; sound often starts a little before it.
+        self.origin = (self.video.start_time or 0) * self.info.time_base
+        self.start = self.origin + exact(start_seconds)
+        if start_seconds and can_be_read_again(self.name):  # a pipe is read up to there
+            self._go_to_start()
+
+    def _open(self) -> None:
+        self.container = open_input(self.name, self.stop)
         streams = picture_streams(self.container)
         if not streams:
             kinds = ", ".join(sorted({s.type for s in self.container.streams})) or "nothing known"
@@ -64,21 +95,39 @@ class Source:
         self.video = streams[0]
         self.video.thread_type = "AUTO"
         passed = (s for s in self.container.streams if s.type in PASSED_TYPES and s.codec_context is not None)
-        self.passed: list[Stream] = [s for s in passed if audio or s.type != "audio"]
+        self.passed: list[Stream] = [s for s in passed if self.audio or s.type != "audio"]
         self.left_out = [s for s in self.container.streams if s not in (self.video, *self.passed)]
-        self.info = describe(self.container, self.video)
-        self.start_seconds, self.duration_seconds = start_seconds, duration_seconds
-        duration = self.info.duration_seconds
-        if duration is not None and start_seconds >= duration > 0:
-            self.container.close()
-            raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
-        self.stop = threading.Event()  # set: end as if the file ended here
-        self.frames = self.packets = 0
-        self.damaged = self.damaged_pictures = 0  # packets of any kind, and those of pictures
-        self.read_until = 0.0  # seconds, over all streams
-        self.read_error = ""
-        # Times count from the first picture; sound often starts a little before it.
-        self.origin = (self.video.start_time or 0) * self.info.time_base
+
+    def _go_to_start(self) -> None:
+        """Goes to where all that is shown from the start on can be decoded: to the top, if need be.
+
+        Raw streams can't seek at all, and in MPEG-TS and MPEG-PS it ends between key frames.
+        """
+        back, settled = Fraction(0), self.start - SETTLING_SECONDS.get(self.container.format.name, 0)
+        with suppress(FFmpegError, OSError):
+            while self.start - back > self.origin:
+                place = int((self.start - back) * av.time_base)
+                self.container.seek(place)
+                first = self._first_shown()
+                if first is not None and first <= settled:
+                    self.container.seek(place)
+                    return
+                back = 2 * back + 1
+        self.container.close()
+        self._open()
+
+    def _first_shown(self) -> Fraction | None:
+        """When the first picture is shown that can be decoded from here; None: not before the start."""
+        base = self.info.time_base
+        for packet in self.container.demux(self.video):
+            late = not packet.size or (packet.dts is not None and packet.dts * base > self.start)
+            with suppress(FFmpegError):  # damaged, or it needs what lies before it
+                for picture in self.video.decode(None if late else packet):
+                    if picture.pts is not None:
+                        return picture.pts * base
+            if late:
+                break
+        return None
 
     def reopened(self) -> Source:
         """The same part of the same file, to be read anew."""
@@ -143,19 +192,26 @@ class Source:
             # Packets, not frames, tell a cut: an edit list hides frames that are there.
             cut_off = self.packets < self.info.frames
             return self.info.frames - self.frames if cut_off else self.damaged_pictures
-        # Matroska declares no count but a duration; other formats only guess theirs.
-        missing = self.duration_missing
-        if "matroska" in self.container.format.name and self.info.rate and missing > DURATION_SLACK_SECONDS:
+        missing = max(0.0, (self.promised_end or 0.0) - self.read_until)
+        if self.info.rate and missing > DURATION_SLACK_SECONDS:
             return round(missing * self.info.rate) + self.damaged_pictures
         return self.damaged_pictures
 
     @property
-    def duration_missing(self) -> float:
-        """Seconds between the last thing read and the end that the container declares."""
-        if self.container.duration is None:
-            return 0.0
-        end = (self.container.duration + (self.container.start_time or 0)) / av.time_base
-        return max(0.0, end - self.read_until)
+    def promised_end(self) -> float | None:
+        """Seconds at which the last of the streams that are read ends; None where the format only guesses."""
+        if self.container.format.name == "avi":
+            return float(self.video.frames * self.info.time_base)
+        if "matroska" not in self.container.format.name or self.container.duration is None:
+            return None
+        end = self.container.duration / av.time_base
+        tags = [tagged_end(s) for s in (self.video, *self.passed)]
+        told = [seconds for seconds in tags if seconds is not None]
+        if len(told) == len(tags):
+            return min(end, max(told))
+        # The end of the whole may be that of a stream that is not read.
+        unread = any(s.type in ("video", *PASSED_TYPES) and not s.disposition & COVER for s in self.left_out)
+        return None if unread else end
 
 
 def decode_passed(source: Source) -> Iterator[Packet]:
@@ -174,11 +230,9 @@ class Part:
 
     def __init__(self, source: Source) -> None:
         self.cut = bool(source.start_seconds)
-        self.start = source.origin + exact(source.start_seconds)
+        self.start = source.start
         length = source.duration_seconds
         self.end = None if length is None else self.start + exact(length)
-        if self.cut and source.name != STANDARD:  # a pipe is read up to there
-            source.container.seek(int(self.start * av.time_base))
 
     def ended(self, seconds: Fraction) -> bool:
         return self.end is not None and seconds >= self.end
@@ -258,75 +312,3 @@ def note_position(source: Source, packet: Packet) -> None:
     if packet.pts is not None and packet.time_base is not None:
         end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
         source.read_until = max(source.read_until, end)
-
-
-# --- opening -----------------------------------------------------------------------------------
-
-
-def open_input(name: str) -> av.container.InputContainer:
-    """``av.open`` for reading, with every failure said in words."""
-    if name == STANDARD and sys.stdin.isatty():
-        raise InputError("-: standard input is a terminal; pipe a video into it")
-    if name != STANDARD and not is_url(name):
-        check_file(name)
-    target = "pipe:0" if name == STANDARD else name if is_url(name) else f"file:{name}"
-    # Who writes into a pipe may take his time.
-    patience = None if name == STANDARD else (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
-    try:
-        return av.open(target, timeout=patience)
-    except InvalidDataError as error:
-        raise InputError(
-            f"{name}: not a video, or cut off before its index (FFmpeg can't read it: {error.strerror})"
-        ) from error
-    except (FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{name}: can't be opened ({reason(error)})") from error
-
-
-def check_file(name: str) -> None:
-    if not name:
-        raise InputError("INPUT: the name is empty")
-    path = Path(name)
-    try:
-        if path.is_dir():
-            raise InputError(f"{name}: is a directory, not a video")
-        if not path.exists():
-            raise InputError(f"{name}: no such file")
-        with path.open("rb") as file:
-            if path.is_file() and not file.read(1):
-                raise InputError(f"{name}: the file is empty")
-    except OSError as error:
-        raise InputError(f"{name}: can't be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{name!r}: not a file name ({error})") from error
-
-
-def is_url(name: str) -> bool:
-    scheme, separator, _ = name.partition("://")
-    return bool(separator) and scheme.isalnum()
-
-
-def picture_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Video streams, without the cover art of a sound file, which is one of a single picture."""
-    cover = av.stream.Disposition.attached_pic
-    return [s for s in container.streams.video if not s.disposition & cover]
-
-
-def reason(error: Exception) -> str:
-    """What FFmpeg or the system says, without its number and file name."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def describe(container: av.container.InputContainer, video: av.VideoStream) -> VideoInfo:
-    duration: float | None = None
-    if video.duration is not None and video.time_base is not None:
-        duration = float(video.duration * video.time_base)
-    elif container.duration is not None:
-        duration = container.duration / av.time_base
-    return VideoInfo(
-        time_base=video.time_base or Fraction(1, av.time_base),
-        rate=video.average_rate or video.guessed_rate,
-        frames=video.frames,
-        duration_seconds=duration,
-        sample_aspect_ratio=video.sample_aspect_ratio or Fraction(1),
-        chroma_location=chroma.read_location(video),
-    )

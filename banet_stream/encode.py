@@ -24,13 +24,14 @@ from .codecs import (
     choose_format,
     muxer,
 )
-from .decode import Source, reason
+from .decode import Source
 from .encoder import encoder_options, fit_encoder, losses, open_encoder, set_up, timed
 from .errors import InputError, OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
 from .hdr import is_hdr
 from .layouts import fitting_form
+from .opening import reason
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Pictures of any size and layout, made to fit the first one of a live session."""
+"""Pictures of any size, layout and colour, made to fit the first one of their stream."""
 
 from __future__ import annotations
 
@@ -10,11 +10,66 @@ import torch
 from torch import Tensor
 
 from . import chroma
-from .frame import PIXEL_FORMATS, Colour, PixelFormat, colour_of, planes_of, quarter_turns
+from .frame import (
+    PIXEL_FORMATS,
+    Colour,
+    PixelFormat,
+    colour_of,
+    is_mirrored,
+    mirror,
+    planes_of,
+    quarter_turns,
+)
 
 # What every encoder, camera and player of live video takes.
 FORMAT = PIXEL_FORMATS["yuv420p"]
 BLACK_LUMA, NO_COLOUR = {True: 0, False: 16}, 128
+
+
+def refit(
+    picture: av.VideoFrame, size: tuple[int, int], layout: PixelFormat, colour: Colour
+) -> av.VideoFrame:
+    """The picture in another size (width, height), layout, matrix and range; itself where it has these."""
+    own = colour_of(picture)
+    rgb = picture.format.is_rgb
+    alike = rgb or (own.matrix, own.full_range) == (colour.matrix, colour.full_range)
+    plain = picture.format.name.replace("yuvj", "yuv") == layout.name
+    if alike and plain and (picture.width, picture.height) == size:
+        return picture
+    if not own.full_range:
+        picture = relabel(picture)
+    if not rgb and own.matrix != colour.matrix:  # which FFmpeg's scaler leaves alone between YUV layouts
+        deep = "rgb24" if layout.depth == 8 else "rgb48le"
+        picture = picture.reformat(format=deep, src_colorspace=own.space, src_color_range=own.range)
+        picture.colorspace = colour.space  # or its old tag decides
+        rgb = True
+    return picture.reformat(
+        width=size[0],
+        height=size[1],
+        format=layout.name,
+        src_colorspace=None if rgb else own.space,
+        dst_colorspace=colour.space,
+        src_color_range=None if rgb else own.range,
+        dst_color_range=colour.range,
+    )
+
+
+def relabel(picture: av.VideoFrame) -> av.VideoFrame:
+    """``yuvj`` samples of limited range under the name without j, by which FFmpeg's scaler goes."""
+    layout = PIXEL_FORMATS.get(picture.format.name.replace("yuvj", "yuv"))
+    if layout is None or layout.name == picture.format.name:
+        return picture
+    copy = av.VideoFrame(picture.width, picture.height, layout.name)
+    for target, source in zip(planes_of(copy, layout), planes_of(picture, layout), strict=True):
+        target.copy_(source)
+    return copy
+
+
+def chroma_location(picture: av.VideoFrame, location: str) -> str:
+    """Where chroma lies once the picture is mirrored, if it is: on the left becomes on the right, unnamed."""
+    if is_mirrored(picture) and location not in (chroma.CENTER, chroma.TOP, chroma.BOTTOM):
+        return chroma.UNSPECIFIED
+    return location
 
 
 @dataclass(frozen=True)
@@ -35,7 +90,8 @@ class Shape:
         if quarter_turns(picture) % 180:
             size, aspect = size[::-1], 1 / aspect
         width, height = (max(2, side - side % 2) for side in size)
-        where = chroma.turn(chroma.read_location(stream), quarter_turns(picture) // 90)
+        told = chroma_location(picture, chroma.read_location(stream))
+        where = chroma.turn(told, quarter_turns(picture) // 90)
         return cls(width, height, replace(colour_of(picture), chroma_location=where), aspect)
 
     def planes(self, picture: av.VideoFrame) -> list[Tensor]:
@@ -47,25 +103,12 @@ class Shape:
         fitted = tuple(max(2, round(side * scale / 2) * 2) for side in shown)
         if abs(fitted[0] - self.width) <= 2 and abs(fitted[1] - self.height) <= 2:
             fitted = (self.width, self.height)  # but for rounding it is the same
-        coded = fitted[::-1] if turns % 2 else fitted
-        colour = colour_of(picture)
-        alike = (colour.space, colour.full_range) == (self.colour.space, self.colour.full_range)
-        if coded != size or not alike or picture.format.name.replace("yuvj", "yuv") != self.format.name:
-            if colour.space != self.colour.space:  # which FFmpeg's scaler leaves alone between YUV layouts
-                picture = picture.reformat(
-                    format="rgb24", src_colorspace=colour.space, src_color_range=colour.range
-                )
-                picture.colorspace = self.colour.space  # or its old tag decides
-            picture = picture.reformat(
-                width=coded[0],
-                height=coded[1],
-                format=self.format.name,
-                src_colorspace=self.colour.space,
-                dst_colorspace=self.colour.space,
-                src_color_range=None if picture.format.is_rgb else colour.range,
-                dst_color_range=self.colour.range,
-            )
-        planes = [torch.rot90(p, turns).contiguous() if turns else p for p in planes_of(picture, self.format)]
+        width, height = fitted[::-1] if turns % 2 else fitted
+        mirrored = is_mirrored(picture)
+        planes = planes_of(refit(picture, (width, height), self.format, self.colour), self.format)
+        if mirrored:
+            planes = mirror(planes)
+        planes = [torch.rot90(p, turns).contiguous() if turns else p for p in planes]
         return planes if fitted == (self.width, self.height) else self._between_bars(planes)
 
     def _between_bars(self, planes: list[Tensor]) -> list[Tensor]:

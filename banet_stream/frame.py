@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import av
 import numpy as np
 import torch
+from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -110,7 +112,10 @@ def colour_of(frame: av.VideoFrame) -> Colour:
         usual if int(tag) in (0, UNSPECIFIED) else int(tag)
         for tag in (frame.color_primaries, frame.color_trc)
     )
-    full = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+    # A decoder whose stream becomes limited on the way may go on to call its layout yuvj.
+    full = int(frame.color_range) == FULL or (
+        int(frame.color_range) != LIMITED and frame.format.name.startswith("yuvj")
+    )
     return Colour(MATRICES[space], full, space, primaries, transfer)
 
 
@@ -166,8 +171,26 @@ def planes_of(frame: av.VideoFrame, pixel_format: PixelFormat) -> list[Tensor]:
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-    """Degrees counter-clockwise that a player turns the picture: 0, 90, 180 or 270."""
-    return round(frame.rotation / 90) * 90 % 360
+    """Degrees counter-clockwise that a player turns the picture: 0, 90, 180 or 270.
+
+    One that ``is_mirrored`` is mirrored from left to right before.
+    """
+    return (round(frame.rotation / 90) * 90 + 180 * is_mirrored(frame)) % 360
+
+
+def is_mirrored(frame: av.VideoFrame) -> bool:
+    """Whether a player mirrors the picture: its display matrix turns it over."""
+    sides: Any = frame.side_data
+    for side in sides:
+        if side.type == Type.DISPLAYMATRIX:
+            right_x, right_y, _, down_x, down_y = struct.unpack_from("5i", bytes(side))
+            return bool(right_x * down_y < right_y * down_x)
+    return False
+
+
+def mirror(planes: list[Tensor]) -> list[Tensor]:
+    """Left and right exchanged, as FFmpeg's hflip does it: chroma is not resampled."""
+    return [plane.flip(1) for plane in planes]
 
 
 def to_video_frame(frame: Frame) -> av.VideoFrame:

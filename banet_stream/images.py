@@ -32,6 +32,13 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
 }
 ALPHA_PICTURES = (".png", ".webp", ".tif", ".tiff")
+# Pillow's modes of sixteen bits of grey, and how many of their steps are one of eight bits.
+DEEP_GREY, DEEP_GREY_STEP = ("I", "I;16", "I;16L", "I;16B", "I;16N"), 257
+# Of EXIF (CIPA DC-008, 4.6): description, camera, resolution and its unit, program, date, author, computer
+# and copyright; the folders of the exposure and of the place, without what cameras keep there for themselves,
+# which may be another thumbnail, and without what points into it.
+LASTING_TAGS = {0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298}
+LASTING_FOLDERS, PASSING_TAGS = (0x8769, 0x8825), (0x927C, 0xA005)
 # Twelve bits of YUV hold eight of RGB without loss. H.273: BT.709 matrix and primaries, sRGB's transfer.
 LAYOUT = PIXEL_FORMATS["yuv444p12le"]
 SRGB = Colour("bt709", True, 1, 1, 13)
@@ -46,11 +53,13 @@ class Photo:
 
     def __init__(self, path: str | Path, image: Image.Image) -> None:
         self.name = str(path)
+        self.notices: list[str] = []
         try:
-            upright = ImageOps.exif_transpose(image)
+            image.load()
+            self.exif = self._read_exif(image)
+            upright = eight_bits(turn_upright(image))
             # The profile describes the file's own colours: not those of CMYK turned to RGB.
             self.profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
-            self.exif = lasting_exif(upright.getexif())
             if "A" in upright.getbands() or "transparency" in upright.info:
                 layers = upright.convert("RGBA")
                 black = Image.new("RGBA", layers.size, (0, 0, 0, 255))
@@ -59,7 +68,6 @@ class Photo:
         except (OSError, ValueError, SyntaxError) as error:
             raise InputError(f"{path}: the picture can't be read ({error})") from error
         self.info = VideoInfo(Fraction(1, 25), Fraction(25), 1, 1 / 25, Fraction(1))
-        self.notices: list[str] = []
         self.passed: list[Any] = []
         self.left_out: list[Any] = []
         self.metadata: dict[str, str] = {}
@@ -69,6 +77,13 @@ class Photo:
         self.frames = self.damaged = self.lost_frames = 0
         self.expected_frames = 1
         self.read_error = ""
+
+    def _read_exif(self, image: Image.Image) -> bytes:
+        try:
+            return lasting_exif(image.getexif())
+        except Exception:  # Pillow raises whatever damaged EXIF makes it stumble over
+            self.notices.append("the photo's EXIF is damaged: left out")
+            return b""
 
     def chapters(self) -> list[Any]:
         """None."""
@@ -103,6 +118,8 @@ def open_photo(path: str | Path) -> Photo | None:
     Raises:
         InputError: when it is a photo that can't be read.
     """
+    if not is_file(path):  # a pipe: who opens it as a video needs its first bytes
+        return None
     Image.init()  # so that Pillow knows all its formats
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -116,13 +133,48 @@ def open_photo(path: str | Path) -> Photo | None:
         raise InputError(f"{path}: too large a picture ({error})") from error
 
 
+def is_file(path: str | Path) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name too long, a folder that may not be searched
+        return False
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """The picture turned by its EXIF orientation; as it is where that is damaged.
+
+    Raises:
+        OSError, ValueError, SyntaxError: the picture itself can't be read.
+    """
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises whatever damaged EXIF makes it stumble over
+        return image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Sixteen bits of grey as eight: Pillow's ``convert`` makes all above 255 white. Others as they are."""
+    if image.mode not in DEEP_GREY:
+        return image
+    samples = np.asarray(image)
+    grey = (samples.clip(0, 0xFFFF) / DEEP_GREY_STEP + 0.5).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if clear is None:
+        return Image.fromarray(grey)
+    return Image.fromarray(np.dstack([grey, np.where(samples == clear, 0, 255).astype(np.uint8)]))
+
+
 def lasting_exif(exif: Image.Exif) -> bytes:
-    """Camera, date and place; without the thumbnail, which shows the background, and the orientation,
+    """Camera, date and place; without the thumbnails, which show the background, and the orientation,
     which the pixels now have."""
     kept = Image.Exif()
-    for tag, value in exif.items():
-        if tag not in (0x0112, 0x0201, 0x0202):  # orientation; the thumbnail's place and length
-            kept[tag] = value
+    for tag in LASTING_TAGS & exif.keys():
+        kept[tag] = exif[tag]
+    for folder in LASTING_FOLDERS:
+        inside = {tag: value for tag, value in exif.get_ifd(folder).items() if tag not in PASSING_TAGS}
+        if inside:
+            kept[folder] = inside
     return kept.tobytes() if len(kept) else b""
 
 
@@ -159,7 +211,7 @@ class PictureFile(Output):
         if self._photo.profile and not self._matte:
             facts["icc_profile"] = self._photo.profile
         if self._photo.exif and not self._matte:
-            facts["exif"] = self._photo.exif
+            facts["exif"] = self._exif()
         self._picture(item).save(self.part, self.encoder, **self._how, **facts)
         self.frames = 1
 
@@ -176,6 +228,17 @@ class PictureFile(Output):
         if self.part is not None and not (keep and self.frames):
             self.part.unlink(missing_ok=True)
             self.part = None
+
+    def _exif(self) -> bytes:
+        kept = Image.Exif()
+        kept.load(self._photo.exif)
+        if self.encoder != "TIFF" or not any(folder in kept for folder in LASTING_FOLDERS):
+            return self._photo.exif
+        # libtiff, which compresses, refuses them.
+        self.notices.append("EXIF's date of exposure and place are left out: compressed TIFF can't hold them")
+        for folder in LASTING_FOLDERS:
+            kept.pop(folder, None)
+        return kept.tobytes()
 
     def _picture(self, frame: Frame) -> Image.Image:
         if self._matte:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from .decode import is_url
 from .errors import InputError, OutputError
+from .opening import is_url
 from .output import check_place
 from .redact import redact
 

@@ -31,6 +31,7 @@ from .cover import COVERS, Cover, open_slate
 from .errors import BackgroundError, OutputError, UsageError
 from .kinds import Kind, Place, input_place, output_place
 from .matting import Matter, MatteStream
+from .opening import local_path
 from .output import refuse_to_overwrite
 from .pipeline import Channel, Mailbox, StageTime
 from .publish import GAPS, TICK_SECONDS, Publisher, PublishOptions, Pulse, publish
@@ -166,7 +167,7 @@ def process_live(
                 "--bg transparent: a live output can't be transparent; choose a colour, a picture or blur"
             )
         target = None if output is None else os.fspath(output)
-        come_from, go_to = places(os.fspath(source), target, options)
+        come_from, go_to = places(local_path(os.fspath(source)), target, options)
         if go_to.kind in (Kind.FILE, Kind.HLS):
             names = {"INPUT": come_from.url, "the background": behind.name, "the slate": options.slate or ""}
             refuse_to_overwrite(go_to.url, names)

@@ -32,12 +32,12 @@ class WorkingPoint(NamedTuple):
     mirrored: bool
 
 
-# benchmarks/results/pareto-cpu.md. People who fill a 16:9 frame lose accuracy above 576, where they are
-# larger than any it was trained on.
+# benchmarks/results/pareto-cpu.md. Larger than at 448, people who fill a frame lose accuracy: they are larger
+# then than most that it was trained on.
 QUALITIES = {
     "fast": WorkingPoint(384, mirrored=False),
-    "balanced": WorkingPoint(512, mirrored=False),
-    "best": WorkingPoint(512, mirrored=True),
+    "balanced": WorkingPoint(448, mirrored=False),
+    "best": WorkingPoint(448, mirrored=True),
 }
 DEFAULT_QUALITY = "balanced"
 DEFAULT_SIZE = QUALITIES[DEFAULT_QUALITY].size

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .decode import is_url
 from .errors import OutputError
 from .frame import Frame, Packet
 from .numbering import is_pattern, makes
+from .opening import is_url
 
 if TYPE_CHECKING:
     from .codecs import EncodeOptions

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from . import chroma
-from .decode import STANDARD
 from .errors import OutputError
 from .frame import PIXEL_FORMATS, Frame, Packet, planes_of, to_video_frame, usual_colour
+from .opening import STANDARD
 from .output import Output
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from av.error import FFmpegError
 from . import chroma, relay
 from .capture import LiveFrame
 from .contract import DAMAGED, Contract
-from .decode import reason
 from .frame import to_video_frame
 from .kinds import Kind, Place
+from .opening import reason
 from .redact import redact
 from .sinks import ASSUMED_RATE, CLOSE_SECONDS, Sink, SinkLost, SinkOptions, Start
 from .sound import Sound, Track, Voice

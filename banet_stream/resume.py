@@ -13,12 +13,13 @@ import av
 
 from .background import Background
 from .codecs import EncodeOptions
-from .decode import STANDARD, Source, decode, decode_passed
+from .decode import Source, decode, decode_passed
 from .encode import Sink
 from .encoder import fit_encoder
 from .errors import InputError
 from .frame import Frame, Packet, to_video_frame
 from .matting import MatteStream
+from .opening import can_be_read_again
 from .output import move_into_place
 from .segments import SEGMENT_BYTES, SEGMENT_FRAMES, Segments
 
@@ -34,8 +35,8 @@ class ResumableSink(Sink):
         self, path: str | Path, source: Source, options: EncodeOptions, facts: dict[str, str], *, alpha: bool
     ) -> None:
         super().__init__(path, source, options, alpha=alpha)
-        if source.name == STANDARD:
-            raise InputError("-: --resume needs a file, which it can read again")
+        if not can_be_read_again(source.name):
+            raise InputError(f"{source.name}: --resume needs a file, which it can read again")
         self._segments = Segments(self.path, facts)
         self.frames = self.resumed_frames = self._segments.frames
         self._encoder: av.VideoCodecContext | None = None

@@ -17,13 +17,14 @@ from . import ops, pipeline
 from .background import Background, Transparent, open_background
 from .codecs import EncodeOptions
 from .compositing import compose
-from .decode import STANDARD, Source, decode, is_url
+from .decode import Source, decode
 from .encode import Sink, encode
 from .errors import IncompleteInput, InputError, Interrupted, OutputError, PromiseBroken
 from .frame import Frame, Packet, rgb_of
 from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
 from .open_output import open_output
+from .opening import STANDARD, can_be_read_again, is_url, local_path
 from .output import Output, refuse_to_overwrite
 from .pipeline import StageTime
 from .resume import ResumableSink, decode_rest, first_frame, run_facts
@@ -146,9 +147,9 @@ def process(
             duration_seconds=duration_seconds,
             audio=audio,
             deinterlace=deinterlace,
+            stop=stop,
         )
         stack.callback(video.close)
-        video.stop = stop or video.stop
         behind = background
         if not isinstance(behind, Background):
             behind = open_background(behind, light_wrap=light_wrap)
@@ -233,8 +234,8 @@ def check_verifiable(video: Source | Photo, sink: Output) -> None:
     Raises:
         InputError, OutputError: when one of them can't be read again.
     """
-    if video.name == STANDARD:
-        raise InputError(f"{STANDARD}: --verify needs a file, which it can read again")
+    if not can_be_read_again(video.name):
+        raise InputError(f"{video.name}: --verify needs a file, which it can read again")
     if not isinstance(getattr(sink, "main", sink), Sink):
         raise OutputError(f"--verify: {sink.path} is no video file, which it could read again")
 
@@ -252,10 +253,13 @@ def open_source(
     duration_seconds: float | None,
     audio: bool,
     deinterlace: str,
+    stop: threading.Event | None,
 ) -> Source | Photo:
     """A photo where the file is one, else a video."""
-    photo = None if str(name) == STANDARD or is_url(str(name)) else open_photo(name)
+    name = local_path(str(name))
+    photo = None if name == STANDARD or is_url(name) else open_photo(name)
     if photo is not None:
+        photo.stop = stop or photo.stop
         return photo
     return Source(
         name,
@@ -263,6 +267,7 @@ def open_source(
         duration_seconds=duration_seconds,
         audio=audio,
         deinterlace=deinterlace,
+        stop=stop,
     )
 
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import av
 from av.error import FFmpegError
 
 from .fields import Deinterlacer
-from .frame import Frame, Packet, VideoInfo, colour_of, nearest_format, planes_of, quarter_turns
+from .fitting import chroma_location, refit
+from .frame import (
+    Colour,
+    Frame,
+    Packet,
+    PixelFormat,
+    VideoInfo,
+    colour_of,
+    is_mirrored,
+    mirror,
+    nearest_format,
+    planes_of,
+    quarter_turns,
+)
 from .hdr import is_hdr, light_metadata
 
 if TYPE_CHECKING:
@@ -24,7 +37,7 @@ class WholePictures:
         self._source = source
         self._clock = Clock(source.info)
         self._fields = Deinterlacer(source.deinterlace)
-        self._shape: tuple[int, int, str] | None = None
+        self._first: Look | None = None
 
     def decode(self, packet: Packet) -> Iterator[tuple[av.VideoFrame, int]]:
         """Pictures with their timestamps; the empty packet at the end brings those held back."""
@@ -39,16 +52,53 @@ class WholePictures:
             yield from ((whole, whole.pts or 0) for whole in self._fields.flush())
 
     def to_frame(self, picture: av.VideoFrame, pts: int) -> Frame:
-        """The picture in the layout and size of the stream's first one."""
-        shape = (picture.width, picture.height, picture.format.name)
-        if self._shape is None:
-            self._shape = shape
-        elif shape[:2] != self._shape[:2]:
-            sizes = " to ".join(f"{s[0]}x{s[1]}" for s in (self._shape, shape))
-            notice = f"the picture changes from {sizes} on the way: scaled to the first size"
-            if notice not in self._source.notices:
-                self._source.notices.append(notice)
-        return to_frame(picture, pts, self._source.info, self._shape)
+        """The picture in the size, layout and colour of the stream's first one."""
+        colour = colour_of(picture)
+        if self._first is None:
+            self._first = Look.of(picture, self._source.info)
+        first = self._first
+        if (picture.width, picture.height) != first.size:
+            sizes = f"{first.size[0]}x{first.size[1]} to {picture.width}x{picture.height}"
+            self._notice(f"the picture changes from {sizes} on the way: scaled to the first size")
+        if not picture.format.is_rgb and colour.full_range != first.colour.full_range:
+            self._notice("the range of colours changes on the way: converted to the first one")
+        return first.frame(picture, pts)
+
+    def _notice(self, text: str) -> None:
+        if text not in self._source.notices:
+            self._source.notices.append(text)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all frames of a stream have in common, taken from the first one."""
+
+    size: tuple[int, int]  # width, height
+    layout: PixelFormat
+    colour: Colour
+    info: VideoInfo
+
+    @classmethod
+    def of(cls, picture: av.VideoFrame, info: VideoInfo) -> Look:
+        """The look of a first picture."""
+        colour = replace(colour_of(picture), chroma_location=chroma_location(picture, info.chroma_location))
+        if picture.format.is_rgb:
+            colour = replace(colour, full_range=False)
+        return cls((picture.width, picture.height), nearest_format(picture.format.name), colour, info)
+
+    def frame(self, picture: av.VideoFrame, pts: int) -> Frame:
+        """A decoded picture with this look; one to be mirrored is."""
+        planes = planes_of(refit(picture, self.size, self.layout, self.colour), self.layout)
+        return Frame(
+            planes=mirror(planes) if is_mirrored(picture) else planes,
+            format=self.layout,
+            colour=self.colour,
+            pts=pts,
+            time_base=self.info.time_base,
+            rotation=quarter_turns(picture),
+            sample_aspect_ratio=self.info.sample_aspect_ratio,
+            light=light_metadata(picture) if is_hdr(self.colour) else None,
+        )
 
 
 def decode_packet(source: Source, packet: Packet) -> list[av.VideoFrame]:
@@ -74,31 +124,3 @@ class Clock:
         else:
             self._last = max(self._last + self._step if pts is None else pts, self._last + 1)
         return self._last
-
-
-def to_frame(picture: av.VideoFrame, pts: int, info: VideoInfo, shape: tuple[int, int, str]) -> Frame:
-    """Wraps a decoded picture, in the layout and size of the stream's first one."""
-    layout = nearest_format(shape[2])
-    changed = (picture.width, picture.height, picture.format.name) != shape
-    plain = picture.format.name.replace("yuvj", "yuv") == layout.name
-    colour = replace(colour_of(picture), chroma_location=info.chroma_location)
-    if picture.format.is_rgb:
-        colour = replace(colour, full_range=False)
-    if changed or not plain:
-        picture = picture.reformat(
-            width=shape[0],
-            height=shape[1],
-            format=layout.name,
-            dst_colorspace=colour.space,
-            dst_color_range=colour.range,
-        )
-    return Frame(
-        planes=planes_of(picture, layout),
-        format=layout,
-        colour=colour,
-        pts=pts,
-        time_base=info.time_base,
-        rotation=quarter_turns(picture),
-        sample_aspect_ratio=info.sample_aspect_ratio,
-        light=light_metadata(picture) if is_hdr(colour) else None,
-    )

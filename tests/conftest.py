@@ -181,7 +181,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def matter() -> Matter:
     """The shipped network on the CPU, in float32, at a size that suits the clips."""
-    return Matter(device="cpu", precision="float32", size=256)
+    return Matter(device="cpu", precision="float32", size=320)
 
 
 @dataclass(frozen=True)

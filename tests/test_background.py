@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -155,14 +157,18 @@ def test_a_video_loops_at_its_own_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("frame_rotation", [0, 90, 180, 270])
-def test_a_turned_video_stands_upright(rotation: int, frame_rotation: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_video_stands_upright(
+    rotation: int, frame_rotation: int, mirrored: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "turned.mp4"
-    coded = np.rot90(np.asarray(quadrants(64, 64)), -rotation // 90)
+    coded = np.asarray(quadrants(64, 64))
+    coded = np.rot90(coded[:, ::-1] if mirrored else coded, -rotation // 90)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p"
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or mirrored:
+            stream.set_display_rotation(rotation, hflip=mirrored)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(coded), format="rgb24")))
         container.mux(stream.encode(None))
     frame = blank(64, 48, rotation=frame_rotation)
@@ -189,6 +195,104 @@ def test_a_video_in_another_colour_space_is_converted(tmp_path: Path, clip: Call
     middle = rgb[64, 8::16]
     assert np.abs(middle - wanted).max() <= 4
     background.close()
+
+
+def raw(path: Path, *pictures: Image.Image) -> Path:
+    """H.264 without a container: it can't seek, names no times, and its size may change."""
+    with path.open("wb") as file:
+        for number, picture in enumerate(pictures):
+            part = path.with_name(f"{number}.h264")
+            with av.open(str(part), "w", format="h264") as container:
+                stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
+                stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv444p"
+                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+                container.mux(stream.encode(None))
+            file.write(part.read_bytes())
+    return path
+
+
+def test_a_raw_video_loops_and_may_change_its_size(tmp_path: Path) -> None:
+    plain = Image.new("RGB", (64, 48), (100, 100, 100))
+    path = raw(tmp_path / "in.h264", plain, plain, quadrants(320, 240), quadrants(32, 24))
+    background = open_background(str(path))
+    for index in range(12):
+        frame = blank(name="yuv444p", seconds=index / 25)
+        rgb = to_rgb(frame, background.planes(frame, ALPHA))
+        if index % 4 < 2:
+            assert np.abs(rgb - 100).max() <= 3
+        else:
+            assert corners(rgb) == UPRIGHT
+    background.close()
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_an_anamorphic_video_is_not_distorted(rotation: int, tmp_path: Path) -> None:
+    # 32x48 samples of 2:1 are shown as 64x48, or 48x64 once turned: nothing is cropped.
+    path = tmp_path / "wide.mp4"
+    pixels = np.zeros((48, 32, 3), np.uint8)
+    pixels[:6] = 255
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "5"})
+        stream.width, stream.height, stream.pix_fmt = 32, 48, "yuv444p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    frame = blank(*((48, 64) if rotation else (64, 48)), "yuv444p")
+    background = open_background(str(path))
+    rgb = np.rot90(to_rgb(frame, background.planes(frame, ALPHA)), -rotation // 90)
+    assert rgb[:5].min() > 200
+    assert rgb[8:].max() < 60
+    background.close()
+
+
+def test_a_video_from_a_pipe_stays_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = grey_steps(tmp_path / "steps.mkv", 10, [50, 100, 150]).read_bytes()
+    writer = threading.Thread(target=lambda: path.write_bytes(content), daemon=True)
+    writer.start()
+    background = open_background(str(path))
+    shown = []
+    for index in range(6):
+        frame = blank(seconds=index / 10)
+        shown.append(round(to_rgb(frame, background.planes(frame, ALPHA)).mean()))
+    assert shown == pytest.approx([50, 100, 150, 150, 150, 150], abs=2)
+    writer.join(10)
+    background.close()
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("I;16", ".png"), ("I;16", ".tif"), ("I", ".tif")])
+def test_sixteen_bits_of_grey(mode: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"grey{suffix}"
+    kind = np.uint16 if mode == "I;16" else np.int32
+    Image.fromarray(np.full((32, 32), 100 * 257, kind)).save(path)
+    frame = blank(name="yuv444p")
+    rgb = to_rgb(frame, open_background(str(path)).planes(frame, ALPHA))
+    assert np.abs(rgb - 100).max() <= 2
+
+
+def test_a_file_url(tmp_path: Path) -> None:
+    path = tmp_path / "ein ü.png"
+    quadrants(64, 48).save(path)
+    background = open_background(path.as_uri())
+    assert background.name == str(path)
+    assert corners(to_rgb(blank(), background.planes(blank(), ALPHA))) == UPRIGHT
+
+
+def test_a_name_too_long() -> None:
+    with pytest.raises(BackgroundError, match=r"can't be read .*name too long"):
+        open_background("a" * 5000)
+
+
+def test_a_folder_that_may_not_be_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(BackgroundError, match=r"closed/in\.png: can't be read \(Permission denied\)"):
+        open_background("closed/in.png")
 
 
 def test_blur_strength(tmp_path: Path) -> None:

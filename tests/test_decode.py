@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from banet_stream.decode import Source, decode
-from banet_stream.errors import InputError
-from banet_stream.frame import Frame, Packet
+from banet_stream.errors import InputError, Interrupted
+from banet_stream.frame import Frame, Packet, rgb_of
+from banet_stream.images import open_photo
+from banet_stream.opening import local_path
 
 Clip = Callable[..., Path]
 
@@ -207,3 +214,267 @@ def test_odd_file_names(clip: Clip, tmp_path: Path) -> None:
         source = Source(path)
         assert len(frames_of(source)) == 12
         source.close()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "keys"),
+    [
+        (".ts", "libx264", 20),
+        (".ts", "libx264", 1000),
+        (".ts", "libx265", 25),
+        (".ts", "mpeg4", 20),
+        (".mpg", "mpeg2video", 12),
+        (".h264", "libx264", 20),
+        (".mp4", "libx264", 1000),
+    ],
+)
+def test_a_start_loses_no_frame(tmp_path: Path, suffix: str, codec: str, keys: int) -> None:
+    """In some formats seeking ends between key frames, and raw streams know no seeking at all."""
+    path = tmp_path / f"in{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"g": str(keys), "x265-params": "log-level=0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for index in range(60):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * index, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    whole = Source(path)
+    levels = [float(f.planes[0].float().mean()) for f in frames_of(whole)]
+    whole.close()
+    assert len(levels) == 60
+    source = Source(path, start_seconds=1.2, duration_seconds=0.8)
+    frames = frames_of(source)
+    source.close()
+    assert [f.pts_seconds for f in frames] == pytest.approx([i / 25 for i in range(20)], abs=1e-4)
+    assert [float(f.planes[0].float().mean()) for f in frames] == pytest.approx(levels[30:50], abs=1)
+    assert source.damaged == 0
+
+
+def black(index: int) -> av.VideoFrame:
+    frame = av.VideoFrame(64, 64, "yuv420p")
+    frame.pts, frame.time_base = index, Fraction(1, 20)
+    return frame
+
+
+@pytest.mark.parametrize("other", ["sound", "picture"])
+def test_what_is_left_out_may_be_longer(tmp_path: Path, other: str) -> None:
+    """Half a second of picture, and two seconds of something that is not read."""
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=20)
+        if other == "sound":
+            long = container.add_stream("flac", rate=48000, layout="mono")
+        else:
+            long = container.add_stream("ffv1", rate=20)
+            long.width, long.height, long.pix_fmt = 64, 64, "yuv420p"
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        for index in range(40):
+            if index < 10:
+                container.mux(video.encode(black(index)))
+            container.mux(long.encode(black(index) if other == "picture" else sound(index)))
+        container.mux(long.encode(None))
+    content = path.read_bytes()
+    assert b"DURATION" in content
+    # Without the tags the end of a track that is not read is unknown.
+    (tmp_path / "untagged.mkv").write_bytes(content.replace(b"DURATION", b"NOTHING!"))
+    for name in ("in.mkv", "untagged.mkv"):
+        source = Source(tmp_path / name, audio=False)
+        assert len(frames_of(source)) == 10
+        assert source.lost_frames == source.damaged == 0
+        source.close()
+
+
+def sound(index: int) -> av.AudioFrame:
+    samples = np.zeros((1, 2400), np.int16)
+    frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = 48000, index * 2400, Fraction(1, 48000)
+    return frame
+
+
+def test_a_late_matroska_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for index in range(60, 80):
+            container.mux(stream.encode(black(index)))
+    source = Source(path)
+    assert len(frames_of(source)) == 20
+    assert source.lost_frames == 0
+    source.close()
+
+
+def test_avi_counts_empty_packets(tmp_path: Path) -> None:
+    """Its times are numbers of packets: where a picture stays, some are empty."""
+    path, cut = tmp_path / "in.avi", tmp_path / "cut.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for index in [*range(5), *range(10, 40)]:
+            container.mux(stream.encode(black(index)))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 40
+    source = Source(path)
+    assert len(frames_of(source)) == 35
+    assert source.lost_frames == 0
+    source.close()
+    content = path.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    source = Source(cut)
+    assert 5 < len(frames_of(source)) < 30
+    assert source.lost_frames > 10
+    source.close()
+
+
+@pytest.fixture
+def pipe(clip: Clip, tmp_path: Path) -> Iterator[Path]:
+    """A named pipe into which a small Matroska file is written once."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = clip(suffix=".mkv").read_bytes()
+    writer = threading.Thread(target=lambda: path.write_bytes(content), daemon=True)
+    writer.start()
+    yield path
+    writer.join(10)
+
+
+def test_a_pipe_by_name_is_read_from_its_first_byte(pipe: Path) -> None:
+    assert open_photo(pipe) is None
+    source = Source(pipe, start_seconds=0.2)
+    frames = frames_of(source)
+    assert [f.pts_seconds for f in frames] == pytest.approx([i / 25 for i in range(7)], abs=1e-3)
+    source.close()
+
+
+def test_waiting_for_a_pipe_can_be_stopped(tmp_path: Path) -> None:
+    path, stop = tmp_path / "silent", threading.Event()
+    os.mkfifo(path)
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(Interrupted, match="interrupted while waiting for"):
+        Source(path, stop=stop)
+    os.close(os.open(path, os.O_RDWR))  # lets go who still waits
+
+
+def test_a_signal_reaches_who_waits_for_standard_input() -> None:
+    code = (
+        "import threading, _thread\n"
+        "from banet_stream.decode import Source\n"
+        "print('waits', flush=True)\n"
+        "threading.Timer(0.3, _thread.interrupt_main).start()\n"
+        "try:\n    Source('-')\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline() == "waits\n"
+            assert child.stdout.readline() == "interrupted\n"
+            assert child.wait(60) == 0
+        finally:
+            child.kill()
+
+
+def test_standard_input_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="-: standard input is closed"):
+        Source("-")
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("file:///a/b%20c%23.mp4", "/a/b c#.mp4"),
+        ("FILE://localhost/a?b.mp4", "/a?b.mp4"),
+        ("file://elsewhere/a.mp4", "file://elsewhere/a.mp4"),
+        ("file:a.mp4", "file:a.mp4"),
+        ("http://localhost/a%20b", "http://localhost/a%20b"),
+        ("50%20.mp4", "50%20.mp4"),
+    ],
+)
+def test_file_urls_are_paths(name: str, path: str) -> None:
+    assert local_path(name) == path
+
+
+def test_a_file_url_is_opened(clip: Clip, tmp_path: Path) -> None:
+    path = tmp_path / "ein ü#.mp4"
+    shutil.copy(clip(), path)
+    source = Source(path.as_uri())
+    assert source.name == str(path)
+    assert len(frames_of(source)) == 12
+    source.close()
+
+
+def joined(folder: Path, *parts: tuple[str, int, int], rgb: tuple[int, int, int]) -> Path:
+    """H.264 of one colour, by pixel format, width and tagged matrix (H.273; 2: none), one after the other."""
+    whole = folder / "joined.h264"
+    with whole.open("wb") as file:
+        for number, (layout, width, space) in enumerate(parts):
+            part, wide = folder / f"{number}.h264", 2 if "j" in layout else 1
+            with av.open(str(part), "w", format="h264") as container:
+                stream = container.add_stream("libx264", rate=25, options={"crf": "4"})
+                stream.width, stream.height, stream.pix_fmt = width, 64, layout
+                stream.codec_context.color_range, stream.codec_context.colorspace = wide, space
+                pixels = np.full((64, width, 3), rgb, np.uint8)
+                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                    format=layout, dst_colorspace=1 if width > 1024 else 5, dst_color_range=wide
+                )
+                picture.colorspace = space
+                for _ in range(3):
+                    picture.pts = None
+                    container.mux(stream.encode(picture))
+                container.mux(stream.encode(None))
+            file.write(part.read_bytes())
+    return whole
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (("yuvj420p", 64, 5), ("yuv420p", 64, 5)),
+        (("yuv420p", 64, 5), ("yuvj420p", 64, 5)),
+        (("yuv420p", 64, 2), ("yuv420p", 1280, 2)),
+        (("yuv420p10le", 1280, 2), ("yuv420p10le", 64, 2)),
+    ],
+)
+def test_colours_stay_where_their_coding_changes(
+    tmp_path: Path, parts: tuple[tuple[str, int, int], ...]
+) -> None:
+    rgb = (200, 40, 90)
+    source = Source(joined(tmp_path, *parts, rgb=rgb))
+    frames = frames_of(source)
+    source.close()
+    assert len(frames) == 6
+    assert len({f.colour for f in frames}) == 1
+    for frame in frames:
+        shown = rgb_of(frame).reshape(-1, 3).mean(0)
+        assert np.abs(shown - rgb).max() <= 4
+
+
+MIRRORED = [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to compare with")
+@pytest.mark.parametrize("matrix", [*MIRRORED, (-1, 0, 0, -1), (0, 1, -1, 0)])
+@pytest.mark.parametrize("deinterlace", ["off", "on"])
+def test_mirrored_video_is_shown_as_players_show_it(
+    clip: Clip, tmp_path: Path, matrix: tuple[int, ...], deinterlace: str
+) -> None:
+    path = tmp_path / "mirrored.mp4"
+    write_matrix(clip(), path, matrix)
+    words = ["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(words, capture_output=True, check=True).stdout
+    source = Source(path, deinterlace=deinterlace)
+    shown = [rgb_of(frame) for frame in frames_of(source)]
+    source.close()
+    wanted = np.frombuffer(raw, np.uint8).reshape(-1, *shown[0].shape)
+    assert len(wanted) == len(shown) == 12
+    assert np.abs(wanted.astype(int) - np.stack(shown)).mean() < 4
+
+
+def write_matrix(source: Path, target: Path, matrix: tuple[int, ...]) -> None:
+    """A copy of an MP4 file with a, b, c, d of its first track's display matrix (ISO 14496-12, 8.3.2)."""
+    content = bytearray(source.read_bytes())
+    start = content.index(b"tkhd") + 44  # a, b, u, c, d, v, x, y, w, each of four bytes
+    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
+        content[start + place : start + place + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    target.write_bytes(content)

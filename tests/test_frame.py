@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from banet_stream.fitting import refit
 from banet_stream.frame import (
     PIXEL_FORMATS,
     Colour,
@@ -85,6 +86,26 @@ def test_tags_win_over_size() -> None:
 
 def test_yuvj_is_full_range() -> None:
     assert colour_of(av.VideoFrame(64, 64, "yuvj420p")).full_range
+
+
+def test_limited_yuvj_is_limited() -> None:
+    """As a decoder gives it whose stream becomes limited on the way."""
+    video = av.VideoFrame(64, 64, "yuvj420p")
+    video.color_range = 1
+    assert not colour_of(video).full_range
+
+
+@pytest.mark.parametrize("name", ["nv12", "p010le", "yuva420p"])
+def test_untagged_hd_keeps_its_samples_in_another_layout(name: str) -> None:
+    """FFmpeg's scaler would take what has no tag for BT.601."""
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 80, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    plain = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p", dst_colorspace=1)
+    picture = plain.reformat(format=name)
+    plain.colorspace = picture.colorspace = 2
+    layout = nearest_format(name)
+    again = refit(picture, (1280, 720), layout, colour_of(picture))
+    for was, now in zip(planes_of(plain, PIXEL_FORMATS["yuv420p"]), planes_of(again, layout), strict=True):
+        assert (was.int() - (now.int() >> (layout.depth - 8))).abs().max() <= 1
 
 
 def test_upright_rgb(clip: Callable[..., Path]) -> None:

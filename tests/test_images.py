@@ -11,6 +11,7 @@ from conftest import portrait
 from PIL import Image, ImageCms
 
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
+from banet_stream.images import eight_bits, open_photo
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 # How a camera held like that stores an upright picture.
@@ -91,6 +92,10 @@ def test_every_mode(matter: Matter, tmp_path: Path, mode: str) -> None:
     process(source, tmp_path / "out.png", matter=matter)
     with Image.open(tmp_path / "out.png") as result:
         assert (result.mode, result.size) == ("RGB", (64, 80))
+    if mode == "I;16":
+        photo = open_photo(source)
+        assert photo is not None
+        assert np.array_equal(np.asarray(photo.image.convert("L")), np.asarray(portrait(64, 80).convert("L")))
 
 
 @pytest.mark.parametrize(
@@ -129,3 +134,64 @@ def test_a_truncated_photo(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the picture can't be read"):
         process(source, tmp_path / "out.png")
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_damaged_exif_is_left_out(matter: Matter, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    portrait(64, 80).save(source, exif=b"Exif\0\0nonsense nonsense", dpi=(72, 72))
+    summary = process(source, output, background="green", matter=matter)
+    assert "the photo's EXIF is damaged: left out" in summary.notices
+    with Image.open(output) as picture:
+        assert picture.size == (64, 80)
+        assert not picture.getexif()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_date_and_place_stay_and_what_a_camera_hides_goes(
+    matter: Matter, tmp_path: Path, suffix: str
+) -> None:
+    """Maker notes, which no one can read, often hold another picture of what the camera saw."""
+    date, note, latitude = 0x9003, 0x927C, 2
+    source, output = tmp_path / "in.jpg", tmp_path / f"out{suffix}"
+    exif = Image.Exif()
+    exif[MAKER], exif[ORIENTATION] = "A camera", 1
+    exif.get_ifd(0x8769).update({date: "2026:01:02 03:04:05", note: b"hidden" * 20})
+    exif.get_ifd(0x8825)[latitude] = (52.0, 30.0, 1.0)
+    portrait(64, 80).save(source, exif=exif)
+    assert b"hidden" in source.read_bytes()
+    summary = process(source, output, background="green", matter=matter)
+    with Image.open(output) as picture:
+        kept = picture.getexif()
+        assert picture.size == (64, 80)
+        assert kept[MAKER] == "A camera"
+        folders = [kept.get_ifd(0x8769), kept.get_ifd(0x8825)]
+    if suffix == ".tif":
+        assert any("compressed TIFF can't hold them" in notice for notice in summary.notices)
+        assert folders == [{}, {}]
+    else:
+        assert folders == [{date: "2026:01:02 03:04:05"}, {latitude: (52.0, 30.0, 1.0)}]
+    assert b"hidden" not in output.read_bytes()
+
+
+def test_a_tiff_keeps_its_own_layout(matter: Matter, tmp_path: Path) -> None:
+    """What a TIFF says of its samples is no EXIF of the output."""
+    exif = Image.Exif()
+    exif[MAKER] = "A camera"
+    portrait(48, 96).save(tmp_path / "in.tif", exif=exif)
+    process(tmp_path / "in.tif", tmp_path / "out.tif", background="transparent", matter=matter)
+    with Image.open(tmp_path / "out.tif") as picture:
+        assert (picture.mode, picture.size) == ("RGBA", (48, 96))
+        assert picture.getexif()[MAKER] == "A camera"
+
+
+def test_grey_of_sixteen_bits_keeps_its_transparency() -> None:
+    samples = np.array([[0, 257, 65535]], np.uint16)
+    picture = Image.fromarray(samples)
+    picture.info["transparency"] = 257
+    assert eight_bits(picture).mode == "LA"
+    assert np.asarray(eight_bits(picture)).tolist() == [[[0, 255], [1, 0], [255, 255]]]
+
+
+def test_a_photo_is_a_file(tmp_path: Path) -> None:
+    assert open_photo(tmp_path) is None
+    assert open_photo("a" * 5000) is None

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..decode import Source
 from ..errors import BanetStreamError, InputError
+from ..images import eight_bits, turn_upright
 
 # By content, not by name. FFmpeg would open playlists and the like too, which name other files and
 # addresses to be opened; so only these containers get as far as FFmpeg.
@@ -99,7 +100,7 @@ def read_picture(path: str, limits: Limits) -> NDArray[np.uint8]:
                     f"{name} has {megapixels:.0f} megapixels; this page takes at most "
                     f"{limits.picture_megapixels:g}. Save it smaller."
                 )
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(eight_bits(turn_upright(image)).convert("RGB"))
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture this page can read. It takes {PICTURE_KINDS}.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
