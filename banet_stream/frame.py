@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import av
 import numpy as np
 import torch
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -180,12 +181,17 @@ def quarter_turns(frame: av.VideoFrame) -> int:
 
 def is_mirrored(frame: av.VideoFrame) -> bool:
     """Whether a player mirrors the picture: its display matrix turns it over."""
-    sides: Any = frame.side_data
-    for side in sides:
+    for side in side_data_of(frame):
         if side.type == Type.DISPLAYMATRIX:
             right_x, right_y, _, down_x, down_y = struct.unpack_from("5i", bytes(side))
             return bool(right_x * down_y < right_y * down_x)
     return False
+
+
+def side_data_of(frame: av.VideoFrame) -> Iterator[SideData]:
+    """What ``frame.side_data`` holds; that ties a frame to itself, and only the garbage collector frees it."""
+    container: Any = SideDataContainer  # PyAV's stubs lack its argument
+    yield from container(frame)
 
 
 def mirror(planes: list[Tensor]) -> list[Tensor]:

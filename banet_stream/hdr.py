@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import av
 import torch
 from av.sidedata.sidedata import Type
 from torch import Tensor
 
-from .frame import Colour
+from .frame import Colour, side_data_of
 
 # Code points of H.273: primaries of BT.2020; transfer of SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG).
 BT2020, PQ, HLG = 9, 16, 18
@@ -153,8 +152,7 @@ def light_metadata(picture: av.VideoFrame) -> LightMetadata | None:
     """A decoded picture's, from FFmpeg's AVMasteringDisplayMetadata and AVContentLightMetadata."""
     display: tuple[int, ...] | None = None
     levels: tuple[int, int] | None = None
-    sides: Any = picture.side_data
-    contents = {side.type: bytes(side) for side in sides}
+    contents = {side.type: bytes(side) for side in side_data_of(picture)}
     if Type.MASTERING_DISPLAY_METADATA in contents:
         numbers = struct.unpack_from("20i", contents[Type.MASTERING_DISPLAY_METADATA])
         values = [n / d if d else 0.0 for n, d in zip(numbers[0::2], numbers[1::2], strict=True)]

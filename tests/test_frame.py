@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from banet_stream.frame import (
     Colour,
     Frame,
     colour_of,
+    is_mirrored,
     nearest_format,
     planes_of,
     to_video_frame,
@@ -121,3 +123,15 @@ def test_upright_rgb(clip: Callable[..., Path]) -> None:
     wanted = np.asarray(portrait(96, 128), np.int16)
     assert np.abs(upright.astype(np.int16) - wanted).mean() < 8
     source.close()
+
+
+def test_looking_for_a_mirror_does_not_tie_frames_up() -> None:
+    """They would pile up until Python's garbage collector comes by: 150 MiB at 720p."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            assert not is_mirrored(av.VideoFrame(16, 16, "yuv420p"))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
