@@ -189,7 +189,7 @@ def is_mirrored(frame: av.VideoFrame) -> bool:
 
 
 def side_data_of(frame: av.VideoFrame) -> Iterator[SideData]:
-    """What ``frame.side_data`` holds; that ties a frame to itself, and only the garbage collector frees it."""
+    """What ``frame.side_data`` holds; that ties a frame to itself, for the garbage collector to undo."""
     container: Any = SideDataContainer  # PyAV's stubs lack its argument
     yield from container(frame)
 
