@@ -23,13 +23,14 @@ import torch
 
 from . import backends, pipeline
 from .background import Background, Transparent, open_background
-from .capture import CaptureOptions, LiveFrame, LiveSource, capture
+from .capture import capture
 from .codecs import CODECS, EncodeOptions, check_rate
 from .compositing import matte_frame
 from .contract import NEWER, Contract, Span
 from .cover import COVERS, Cover, open_slate
 from .errors import BackgroundError, OutputError, UsageError
 from .kinds import Kind, Place, input_place, output_place
+from .live_source import CaptureOptions, LiveFrame, LiveSource
 from .matting import Matter, MatteStream
 from .opening import local_path
 from .output import refuse_to_overwrite

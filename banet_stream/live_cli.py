@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from .backoff import Retry
-from .capture import CaptureOptions
 from .contract import Contract, Span, table
 from .cover import COVERS
 from .errors import UsageError
 from .live import DROPS, LiveOptions, LiveSummary, process_live
+from .live_source import CaptureOptions
 from .matting import Matter
 from .preview import Preview, open_preview
 from .publish import GAPS, PublishOptions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from .capture import LiveFrame
 from .errors import OutputError
 from .frame import rgb_of
+from .live_source import LiveFrame
 
 # The window is drawn at most this large; larger pictures are halved until they fit.
 LARGEST_SIDE = 1280

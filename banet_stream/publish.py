@@ -11,11 +11,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from .backoff import Backoff, Retry
-from .capture import LiveFrame, LiveSource
 from .contract import LAST, LATE, SINK_AWAY, SINK_SLOW, SLATE, Contract
 from .cover import Cover
 from .errors import OutputError
 from .kinds import Kind, Place
+from .live_source import LiveFrame, LiveSource
 from .relay_sink import RelaySink
 from .sinks import Nowhere, Sink, SinkLost, SinkOptions, Start, VirtualCamera
 from .sound import Sound

@@ -21,10 +21,10 @@ import av
 from av.error import FFmpegError
 
 from . import chroma, relay
-from .capture import LiveFrame
 from .contract import DAMAGED, Contract
 from .frame import to_video_frame
 from .kinds import Kind, Place
+from .live_source import LiveFrame
 from .opening import reason
 from .redact import redact
 from .sinks import ASSUMED_RATE, CLOSE_SECONDS, Sink, SinkLost, SinkOptions, Start

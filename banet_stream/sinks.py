@@ -9,10 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from .capture import LiveFrame
 from .contract import Contract
 from .errors import OutputError
 from .kinds import Place
+from .live_source import LiveFrame
 from .redact import redact
 from .sound import Sound, Track
 

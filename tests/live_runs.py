@@ -15,9 +15,9 @@ from torch import Tensor
 
 from banet_stream import Matter
 from banet_stream.backoff import Retry
-from banet_stream.capture import CaptureOptions
 from banet_stream.contract import Contract
 from banet_stream.live import LiveOptions, LiveSummary, process_live
+from banet_stream.live_source import CaptureOptions
 from banet_stream.publish import PublishOptions
 from banet_stream.sinks import SinkOptions
 

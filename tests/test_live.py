@@ -13,10 +13,10 @@ from conftest import read
 from live_runs import CAMERA, SECONDS, run
 
 from banet_stream import Matter
-from banet_stream.capture import LiveFrame
 from banet_stream.contract import NEWER
 from banet_stream.errors import InputError, OutputError, UsageError
 from banet_stream.live import LiveOptions
+from banet_stream.live_source import LiveFrame
 from banet_stream.publish import PublishOptions
 
 Clip = Callable[..., Path]

@@ -20,11 +20,11 @@ from live_runs import Running, colours
 
 from banet_stream import Matter
 from banet_stream.backoff import Retry
-from banet_stream.capture import CaptureOptions, LiveFrame
 from banet_stream.contract import DAMAGED, SLATE, Contract
 from banet_stream.frame import PIXEL_FORMATS, Colour
 from banet_stream.kinds import Kind, Place
 from banet_stream.live import LiveOptions
+from banet_stream.live_source import CaptureOptions, LiveFrame
 from banet_stream.publish import PublishOptions
 from banet_stream.relay_sink import RelaySink
 from banet_stream.sinks import SinkOptions, Start

@@ -121,7 +121,7 @@ def test_a_preview_on_a_screen(tmp_path: Path) -> None:
     script.write_text(
         "import threading, torch\n"
         "from fractions import Fraction\n"
-        "from banet_stream.capture import LiveFrame\n"
+        "from banet_stream.live_source import LiveFrame\n"
         "from banet_stream.frame import PIXEL_FORMATS, Colour\n"
         "from banet_stream.preview import open_preview\n"
         "stop = threading.Event()\n"

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from banet_stream import Matter
 from banet_stream.background import Background, Picture, Plain
-from banet_stream.capture import LiveFrame
 from banet_stream.contract import LATE, SLATE, Contract
 from banet_stream.cover import Cover
 from banet_stream.errors import MatteError, OutputError
 from banet_stream.frame import PIXEL_FORMATS, Colour, Frame
 from banet_stream.live import matte_or_cover
+from banet_stream.live_source import LiveFrame
 from banet_stream.publish import PublishOptions, Pulse
 
 # A room full of detail: nothing of it may be seen when there is no matte.

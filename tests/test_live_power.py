@@ -9,8 +9,8 @@ import av
 import numpy as np
 
 from banet_stream import Matter
-from banet_stream.capture import LiveFrame
 from banet_stream.frame import PIXEL_FORMATS, colour_of, planes_of
+from banet_stream.live_source import LiveFrame
 from banet_stream.matting import MOST_RESTS, MatteStream
 
 

@@ -15,8 +15,8 @@ from conftest import read
 from live_runs import OPTIONS, run
 
 from banet_stream import Matter
-from banet_stream.capture import CaptureOptions
 from banet_stream.contract import LAST, SLATE
+from banet_stream.live_source import CaptureOptions
 
 RATE = 48_000
 

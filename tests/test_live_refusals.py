@@ -13,10 +13,10 @@ from live_runs import CAMERA, OPTIONS, run
 
 from banet_stream import Matter, backends, live_cli
 from banet_stream.background import Transparent
-from banet_stream.capture import CaptureOptions
 from banet_stream.errors import BackgroundError, DeviceError, OutputError, UsageError
 from banet_stream.kinds import output_place
 from banet_stream.live import LiveOptions, claimed, process_live
+from banet_stream.live_source import CaptureOptions
 from banet_stream.publish import PublishOptions
 from banet_stream.sinks import SinkOptions
 

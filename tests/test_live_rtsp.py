@@ -19,10 +19,10 @@ from live_servers import Proxy, RtspServer, needs_rtsp
 
 from banet_stream import Matter
 from banet_stream.backoff import Retry
-from banet_stream.capture import CaptureOptions
 from banet_stream.contract import LAST, SINK_AWAY, SLATE
 from banet_stream.errors import InputError, OutputError
 from banet_stream.live import LiveOptions, process_live
+from banet_stream.live_source import CaptureOptions
 from banet_stream.publish import PublishOptions
 from banet_stream.sinks import SinkOptions
 
