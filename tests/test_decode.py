@@ -360,8 +360,8 @@ def test_a_signal_reaches_who_waits_for_standard_input() -> None:
         "import threading, _thread\n"
         "from banet_stream.decode import Source\n"
         "print('waits', flush=True)\n"
-        "threading.Timer(0.3, _thread.interrupt_main).start()\n"
-        "try:\n    Source('-')\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+        "try:\n    threading.Timer(0.5, _thread.interrupt_main).start()\n    Source('-')\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
     )
     words = [sys.executable, "-c", code]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
