@@ -251,7 +251,7 @@ def test_a_start_loses_no_frame(tmp_path: Path, suffix: str, codec: str, keys: i
 
 
 def black(index: int) -> av.VideoFrame:
-    frame = av.VideoFrame(64, 64, "yuv420p")
+    frame = av.VideoFrame.from_ndarray(np.zeros((96, 64), np.uint8), format="yuv420p")
     frame.pts, frame.time_base = index, Fraction(1, 20)
     return frame
 

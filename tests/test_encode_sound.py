@@ -28,7 +28,8 @@ def write_sound(
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         sound = container.add_stream(codec, rate=rate, layout=layout)
         for _ in range(round(seconds * 20)):
-            container.mux(video.encode(av.VideoFrame(64, 48, "yuv420p")))
+            picture = av.VideoFrame.from_ndarray(np.zeros((72, 64), np.uint8), format="yuv420p")
+            container.mux(video.encode(picture))
         container.mux(video.encode(None))
         channels = av.AudioLayout(layout).nb_channels
         samples = np.zeros((1, round(seconds * rate) * channels), np.int16)
