@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from skimage.data import astronaut
+from torch.nn import functional as F
 
 import banet_stream as banet
 from banet_stream import Matter
@@ -27,8 +29,9 @@ def test_before_a_colour(portrait: NDArray[np.uint8], matter: Matter) -> None:
     away = alpha == 0
     assert away.any()
     assert abs(result[away].astype(int) - (0, 0, 255)).max() <= 2
-    # There and back through 12-bit YUV: rounding only.
-    core = alpha == 1
+    # There and back through 12-bit YUV: rounding only. In 8 bits the matte's edge may be a pixel elsewhere.
+    doubt = torch.from_numpy(alpha < 1)[None].float()
+    core = F.max_pool2d(doubt, 3, 1, 1)[0].numpy() == 0
     assert core.any()
     assert abs(result[core].astype(int) - portrait[core]).max() <= 1
 
@@ -77,7 +80,7 @@ def test_what_is_no_picture_is_refused(shape: tuple[int, ...], matter: Matter) -
 
 def test_another_size_shares_the_network(matter: Matter) -> None:
     other = matter.at_size(128)
-    assert (other.size, matter.size) == (128, 256)
+    assert (other.size, matter.size) == (128, 320)
     assert other.engine is matter.engine
     assert "size 128" in other.description
     with pytest.raises(ValueError, match="size must be between 64 and 4096, got 5"):
