@@ -359,8 +359,9 @@ def test_waiting_for_a_pipe_can_be_stopped(tmp_path: Path) -> None:
 
 def test_a_signal_reaches_who_waits_for_standard_input() -> None:
     code = (
-        "import threading, _thread\n"
+        "import signal, threading, _thread\n"
         "from banet_stream.decode import Source\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job's parents ignore it
         "print('waits', flush=True)\n"
         "try:\n    threading.Timer(0.5, _thread.interrupt_main).start()\n    Source('-')\n"
         "except KeyboardInterrupt:\n    print('interrupted')\n"
