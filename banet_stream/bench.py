@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from .codecs import EncodeOptions
-from .errors import BanetStreamError, UsageError
+from .errors import BanetStreamError, Interrupted, UsageError
 from .matter_options import add_matter_options, make_matter
 from .redact import RedactingParser, redact
 from .stream import Summary, process, stats_table
@@ -21,8 +22,11 @@ def main(arguments: Sequence[str]) -> int:
     options = build_parser().parse_args(arguments)
     try:
         measure(options)
+    except Interrupted as error:  # what was written is gone with its folder
+        print("banet-stream bench: interrupted", file=sys.stderr)
+        return error.exit_code
     except BanetStreamError as error:
-        print(f"banet-stream bench: {redact(str(error))}")
+        print(f"banet-stream bench: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -57,6 +57,8 @@ OUTPUT_HELP = (
     f"photo: {', '.join(PICTURES)}; live: rtsp://, rtmp://, FOLDER/ or .m3u8 (HLS), .mp4, .mkv, .ts, "
     "/dev/videoN or virtual-camera"
 )
+# First words that are no INPUT.
+COMMANDS = {"doctor": doctor.main, "bench": bench.main, "demo": demo.main}
 # Plain progress lines, where there is no terminal, come this often.
 PLAIN_PROGRESS_SECONDS = 5.0
 
@@ -70,17 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What is imported by now stays; searching it for garbage takes a tenth of a second in the middle of
         # a video, and half a second at the end.
         gc.freeze()
-    if words[:1] == ["doctor"]:
-        sys.exit(doctor.main(words[1:]))
-    if words[:1] == ["bench"]:
-        sys.exit(bench.main(words[1:]))
-    if words[:1] == ["demo"]:
-        sys.exit(demo.main(words[1:]))
+    try:
+        if words and words[0] in COMMANDS:
+            sys.exit(COMMANDS[words[0]](words[1:]))
+        main_command(words, own_process=arguments is None)
+    except KeyboardInterrupt:  # before there was anything to keep
+        print("banet-stream: interrupted", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
+
+
+def main_command(words: Sequence[str], *, own_process: bool) -> None:
+    """Parses, runs, and says what went wrong."""
     parser = build_parser()
     options = parser.parse_args(words)
     if options.output is None and not options.preview:
         parser.error("the following arguments are required: -o/--output")
-    options.own_process = arguments is None
+    options.own_process = own_process
     log_to_stderr(options)
     try:
         run(options)
@@ -91,9 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report(error.summary, options)
         print(f"banet-stream: {redact(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # before there was anything to keep
-        print("banet-stream: interrupted", file=sys.stderr)
-        sys.exit(Interrupted.exit_code)
 
 
 def log_to_stderr(options: argparse.Namespace) -> None:

@@ -270,6 +270,25 @@ def test_ctrl_c_keeps_a_playable_part(clip: Clip, tmp_path: Path) -> None:
     assert len(read(part).frames) > 0
 
 
+def test_ctrl_c_while_the_command_still_imports(clip: Clip, tmp_path: Path) -> None:
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+        "from banet_stream.__main__ import main; main()"
+    )
+    words = [str(clip()), "-o", str(tmp_path / "out.mp4"), *FAST]
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-c", code, *words], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert any("torch." in line for line in process.stderr)  # a part of it: most is still to come
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("banet-stream: interrupted\n")
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_source_exits_with_its_own_code(
     clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,6 +329,8 @@ def test_public_names() -> None:
 
     assert banet_stream.__all__ == sorted(banet_stream.__all__)
     assert all(hasattr(banet_stream, name) for name in banet_stream.__all__)
+    with pytest.raises(AttributeError, match="'banet_stream' has no attribute 'matter'"):
+        _ = banet_stream.matter
 
 
 def test_bench_prints_runs_and_stages(clip: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +346,7 @@ def test_bench_refuses_what_it_can_not_measure(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit) as stopped:
         cli.main(["bench", str(tmp_path / "none.mp4")])
     assert stopped.value.code == 3
-    assert "none.mp4" in capsys.readouterr().out
+    assert "none.mp4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

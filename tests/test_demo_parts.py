@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +95,28 @@ def test_a_missing_extra_is_named(
     said = capsys.readouterr().err
     assert "pip install 'banet-stream[demo]'" in said
     assert f"(missing: {missing})" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_while_gradio_is_imported(number: signal.Signals, tmp_path: Path) -> None:
+    code = (  # a background job ignores SIGINT
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from banet_stream.__main__ import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-c", code, "demo", "--no-browser"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    assert any("gradio." in line for line in process.stderr)  # a part of it: most is still to come
+    assert list(tmp_path.glob("banet-demo-*"))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("banet-demo-*"))
 
 
 def test_turns_go_round() -> None:

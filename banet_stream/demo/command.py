@@ -11,10 +11,19 @@ import ssl
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from ..errors import BanetStreamError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+    from .sessions import Sessions
+    from .uploads import Limits
 
 HELP = """\
 Opens a page in the browser: videos, photos and the live camera with another background.
@@ -25,6 +34,7 @@ LOCALHOST = "127.0.0.1"
 DEFAULT_PORT, PORTS_TRIED = 7860, 20
 # Of a live camera's frame: 640x480, seen so as 256x192, leaves two cores time for the browser beside it.
 CAMERA_SIZE = 288
+SAMPLES = "samples"  # a folder in the server's
 MISSING = "the demo needs Gradio, aiortc and scikit-image: pip install 'banet-stream[demo]' (missing: {name})"
 
 
@@ -106,7 +116,6 @@ def serve(options: argparse.Namespace) -> None:
     """
     check_address(options.host, options.port)
     check_certificate(options.tls_cert, options.tls_key)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order, like Ctrl-C
     folder = Path(tempfile.mkdtemp(prefix="banet-demo-"))  # readable by us alone
     # Read by Gradio when it is imported: where uploads go; and no word to outside hosts.
     os.environ.update(
@@ -116,9 +125,32 @@ def serve(options: argparse.Namespace) -> None:
         HF_HUB_OFFLINE="1",
     )
     try:
-        open_page(options, folder)
+        with leaving_at_once(folder):
+            page, sessions, limits = build_page(options, folder)
+        open_page(options, folder, page, sessions, limits)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def leaving_at_once(folder: Path) -> Iterator[None]:
+    """Until the page is built Ctrl-C and SIGTERM end the process here: Gradio's imports lose a
+    ``KeyboardInterrupt`` now and then. Afterwards they raise it, for an end in good order."""
+
+    def leave(_: int, __: FrameType | None) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(Interrupted.exit_code)
+
+    ending = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs ignore it
+        ending.append(signal.SIGINT)
+    for number in ending:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.default_int_handler)
 
 
 def check_address(host: str, port: int | None) -> None:
@@ -158,7 +190,12 @@ def check_certificate(certificate: str | None, key: str | None) -> None:
         raise UsageError(f"--tls-cert {certificate} --tls-key {key}: {error.strerror}") from error
 
 
-def open_page(options: argparse.Namespace, folder: Path) -> None:
+def build_page(options: argparse.Namespace, folder: Path) -> tuple[Blocks, Sessions, Limits]:
+    """Imports what the page needs, loads the model, makes the examples.
+
+    Raises:
+        BanetStreamError: when something it needs is not here.
+    """
     try:
         import skimage  # noqa: F401, PLC0415  (the extra's, like Gradio and aiortc)
 
@@ -181,7 +218,7 @@ def open_page(options: argparse.Namespace, folder: Path) -> None:
         matter.at_size(options.camera_size)
     except ValueError as error:
         raise UsageError(f"--size, --camera-size: {error}") from error
-    pictures = folder / "samples"
+    pictures = folder / SAMPLES
     pictures.mkdir()
     samples.write_all(pictures)
     sessions = Sessions(folder / "files")
@@ -189,6 +226,15 @@ def open_page(options: argparse.Namespace, folder: Path) -> None:
         matter, samples=pictures, sessions=sessions, limits=limits, camera_size=options.camera_size
     )
     sessions.keep_examples()
+    return page, sessions, limits
+
+
+def open_page(
+    options: argparse.Namespace, folder: Path, page: Blocks, sessions: Sessions, limits: Limits
+) -> None:
+    """Serves until Ctrl-C."""
+    from . import app  # noqa: PLC0415
+
     try:
         address = app.launch(
             page,
@@ -202,7 +248,7 @@ def open_page(options: argparse.Namespace, folder: Path) -> None:
             ssl_keyfile=options.tls_key,
             ssl_verify=False,
             allowed_paths=[],
-            blocked_paths=[str(pictures)],
+            blocked_paths=[str(folder / SAMPLES)],
         )
     except OSError as error:
         raise UsageError(f"--host {options.host} --port {options.port or DEFAULT_PORT}: {error}") from error
