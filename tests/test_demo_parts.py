@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import gradio as gr
 import numpy as np
@@ -31,6 +32,13 @@ from banet_stream.demo.video import Job, VideoHandlers, frame_at, is_playable
 from banet_stream.demo.webcam import Cameras
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """The command says by environment variables where Gradio's files go."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def test_readme_holds_the_options() -> None:
