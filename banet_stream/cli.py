@@ -223,7 +223,7 @@ def progress_display(quiet: bool) -> Iterator[Callable[[Progress], None] | None]
             if time.monotonic() - printed < PLAIN_PROGRESS_SECONDS:
                 return
             printed = time.monotonic()
-            total = f" of {now.expected_frames}" if now.expected_frames else ""
+            total = f" of {now.expected_frames}" if now.expected_frames >= now.frames else ""
             print(
                 f"{now.frames}{total} frames, {now.fps:.1f} fps{time_left(now)}", file=sys.stderr, flush=True
             )
@@ -232,9 +232,9 @@ def progress_display(quiet: bool) -> Iterator[Callable[[Progress], None] | None]
 
 
 def time_left(now: Progress) -> str:
-    if not now.expected_frames or not now.fps:
+    if now.expected_frames < now.frames or not now.fps:
         return ""
-    return f", {max(0, now.expected_frames - now.frames) / now.fps:.0f} s left"
+    return f", {(now.expected_frames - now.frames) / now.fps:.0f} s left"
 
 
 @contextmanager

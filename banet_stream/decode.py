@@ -26,6 +26,7 @@ from .opening import (
     reason,
     tagged_end,
 )
+from .seams import seams_in
 from .unpack import WholePictures
 
 # A demuxer that fails this often in a row will not recover.
@@ -34,7 +35,10 @@ MAX_READ_ERRORS = 50
 DURATION_SLACK_SECONDS = 0.5
 # Where not every frame has a time, FFmpeg guesses some by half a frame wrong after a seek, until one has.
 SETTLING_SECONDS = {"mpeg": 1}
+JOINED = "its clock jumps on the way: what follows is put right behind"
 PASSED_TYPES = ("audio", "subtitle")
+# Broadcasts' clocks run for a day, streams' from where one began to record: players would wait for so long.
+LATE_CLOCK_SECONDS = 5
 
 
 class Source:
@@ -82,6 +86,7 @@ class Source:
         # Times count from the first picture; sound often starts a little before it.
         self.origin = (self.video.start_time or 0) * self.info.time_base
         self.start = self.origin + exact(start_seconds)
+        self.lowered_by = self.start if start_seconds else self._odd_clock()  # all timestamps, in seconds
         if start_seconds and can_be_read_again(self.name):  # a pipe is read up to there
             self._go_to_start()
 
@@ -97,6 +102,17 @@ class Source:
         passed = (s for s in self.container.streams if s.type in PASSED_TYPES and s.codec_context is not None)
         self.passed: list[Stream] = [s for s in passed if self.audio or s.type != "audio"]
         self.left_out = [s for s in self.container.streams if s not in (self.video, *self.passed)]
+
+    def _odd_clock(self) -> Fraction:
+        """When the first of all streams begins, if that is late or pictures come before zero, where MP4 hides
+        them; zero otherwise."""
+        read = [s for s in (self.video, *self.passed) if s.type != "subtitle"]
+        begins = [s.start_time * s.time_base for s in read if s.start_time is not None and s.time_base]
+        first = min(begins, default=Fraction(0))
+        if first <= LATE_CLOCK_SECONDS and self.origin >= 0:
+            return Fraction(0)
+        self.notices.append(f"its clock begins at {float(first):.1f} s; here it begins at zero")
+        return first
 
     def _go_to_start(self) -> None:
         """Goes to where all that is shown from the start on can be decoded: to the top, if need be.
@@ -170,6 +186,10 @@ class Source:
         self.damaged += 1
         self.read_error = reason(error)
 
+    def note_once(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
     @property
     def expected_frames(self) -> int:
         """How many frames are to come, as far as the container says; 0: unknown."""
@@ -230,7 +250,7 @@ class Part:
 
     def __init__(self, source: Source) -> None:
         self.cut = bool(source.start_seconds)
-        self.start = source.start
+        self.start, self.lowered_by = source.start, source.lowered_by
         length = source.duration_seconds
         self.end = None if length is None else self.start + exact(length)
 
@@ -241,8 +261,8 @@ class Part:
         return not (self.cut and seconds < self.start) and not self.ended(seconds)
 
     def ticks(self, base: Fraction) -> int:
-        """By how much timestamps are lowered: with a start they begin at zero there."""
-        return round(self.start / base) if self.cut else 0
+        """By how much timestamps are lowered."""
+        return round(self.lowered_by / base)
 
     def shift(self, packet: Packet, base: Fraction) -> Packet:
         """The packet with its timestamps lowered."""
@@ -256,8 +276,9 @@ class Part:
 def decode(source: Source) -> Iterator[Frame | Packet]:
     """Frames in presentation order, among them the packets of the passed streams, in the file's order.
 
-    With ``start_seconds`` the timestamps begin at zero there. Damaged packets are skipped and counted
-    in ``source.damaged``. The source stays open: packets on their way point into it.
+    With ``start_seconds`` the timestamps begin at zero there, and so they do where the file's begin before it
+    or later than ``LATE_CLOCK_SECONDS``; where they jump they go on (``seams``). Damaged packets are skipped
+    and counted in ``source.damaged``. The source stays open: packets on their way point into it.
     """
     part = Part(source)
     whole = WholePictures(source)
@@ -288,13 +309,18 @@ def exact(seconds: float) -> Fraction:
 def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
     """Demuxes to the end, over damaged places."""
     errors = 0
+    seams = seams_in(source.container)
     packets = source.container.demux(streams)
     while errors < MAX_READ_ERRORS:
         try:
             packet = next(packets)
             errors = 0
+            kept = seams is None or seams.place(packet)
             note_position(source, packet)
-            yield packet
+            if seams is not None and seams.found:
+                source.note_once(JOINED)
+            if kept:
+                yield packet
         except StopIteration:
             return
         except InvalidDataError as error:

@@ -121,7 +121,7 @@ class Sink(Output):
             return
         self._add_passed()
         self._container.metadata.update(lasting(self.source.metadata))
-        if not self.source.start_seconds and self.source.duration_seconds is None:
+        if not self.source.lowered_by and self.source.duration_seconds is None:
             self._container.set_chapters(self.source.chapters())
 
     def flush(self) -> None:
@@ -307,7 +307,7 @@ def is_hidden(packet: Packet, source: Source, output: Path) -> bool:
     if not packet.is_discard or packet.pts is None or output.suffix.lower() in MOV_FAMILY:
         return False
     assert packet.time_base is not None
-    return packet.pts * packet.time_base < source.origin - RUN_IN_SECONDS
+    return packet.pts * packet.time_base < source.origin - source.lowered_by - RUN_IN_SECONDS
 
 
 def encode(

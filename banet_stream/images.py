@@ -72,7 +72,7 @@ class Photo:
         self.left_out: list[Any] = []
         self.metadata: dict[str, str] = {}
         self.video_metadata: dict[str, str] = {}
-        self.start_seconds, self.duration_seconds = 0.0, None
+        self.start_seconds, self.duration_seconds, self.lowered_by = 0.0, None, Fraction(0)
         self.stop = threading.Event()
         self.frames = self.damaged = self.lost_frames = 0
         self.expected_frames = 1

@@ -21,6 +21,7 @@ from .errors import InputError
 from .fitting import Shape
 from .kinds import Kind
 from .live_source import LiveFrame, LiveSource
+from .seams import seams_in
 from .sound import Sound, Track
 
 log = logging.getLogger(__name__)
@@ -81,12 +82,14 @@ class Reader:
         """Demuxes over damaged places, until the source ends or fails."""
         streams = [self.video] if self.audio is None else [self.video, self.audio]
         errors = 0
+        seams = seams_in(self.container) if self.paced else None  # others are set by when they arrive
         packets = self.container.demux(streams)
         while not self.abandoned.is_set():
             try:
                 packet = next(packets)
                 errors = 0
-                yield packet
+                if seams is None or seams.place(packet):
+                    yield packet
             except StopIteration:
                 return
             except InvalidDataError as error:

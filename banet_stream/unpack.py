@@ -59,14 +59,10 @@ class WholePictures:
         first = self._first
         if (picture.width, picture.height) != first.size:
             sizes = f"{first.size[0]}x{first.size[1]} to {picture.width}x{picture.height}"
-            self._notice(f"the picture changes from {sizes} on the way: scaled to the first size")
+            self._source.note_once(f"the picture changes from {sizes} on the way: scaled to the first size")
         if not picture.format.is_rgb and colour.full_range != first.colour.full_range:
-            self._notice("the range of colours changes on the way: converted to the first one")
+            self._source.note_once("the range of colours changes on the way: converted to the first one")
         return first.frame(picture, pts)
-
-    def _notice(self, text: str) -> None:
-        if text not in self._source.notices:
-            self._source.notices.append(text)
 
 
 @dataclass(frozen=True)
