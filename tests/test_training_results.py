@@ -165,7 +165,7 @@ def test_shipped_weights_are_as_good_as_promised():
     promised = re.search(r"the product \(`Matter.alpha`\) \| 448 \| ([\d.]+)", card)
     assert promised is not None
     assert total == pytest.approx(float(promised[1]), abs=0.05)
-    assert total >= 92.95  # shipped weights only get better
+    assert total >= 93.1  # shipped weights only get better
 
 
 def test_graphs_compute_what_the_network_does(whole, tmp_path, capsys):
