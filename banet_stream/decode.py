@@ -239,7 +239,11 @@ def decode_passed(source: Source) -> Iterator[Packet]:
     if not source.passed:
         return
     part = Part(source)
-    for packet in read_packets(source, source.passed):
+    for packet in read_packets(
+        source, [source.video, *source.passed]
+    ):  # as decode() does: they share a clock
+        if packet.stream is source.video:
+            continue
         base = packet.stream.time_base or Fraction(1, av.time_base)
         if packet.pts is not None and part.holds(packet.pts * base):
             yield part.shift(packet, base)

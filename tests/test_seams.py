@@ -14,7 +14,7 @@ import pytest
 from conftest import read
 from live_runs import run
 
-from banet_stream import Matter, iter_mattes, process
+from banet_stream import Interrupted, Matter, Progress, iter_mattes, process
 from banet_stream.seams import Seams
 
 Clip = Callable[..., Path]
@@ -105,6 +105,28 @@ def test_a_recording_played_live_does_not_wait_for_its_clock(
     made = read(output)
     assert made.pts_seconds[-1] - made.pts_seconds[0] == pytest.approx(3 * FRAMES / FPS, abs=0.5)
     assert made.audio_seconds[-1] - made.audio_seconds[0] == pytest.approx(3 * FRAMES / FPS, abs=0.5)
+
+
+def test_interrupted_and_resumed_is_as_never_interrupted(
+    clip: Clip, matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("banet_stream.resume.SEGMENT_FRAMES", 10)
+    source = at(clip(frames=FRAMES, audio="aac"), tmp_path / "in.ts", 2, 4000, 2)
+
+    def watch(now: Progress) -> None:
+        if now.frames >= 70:
+            raise KeyboardInterrupt
+
+    small = matter.at_size(64)
+    process(source, tmp_path / "whole.mp4", background="green", matter=small)
+    with pytest.raises(Interrupted):
+        process(source, tmp_path / "o.mp4", background="green", matter=small, resume=True, progress=watch)
+    summary = process(source, tmp_path / "o.mp4", background="green", matter=small, resume=True)
+    assert summary.resumed_frames >= 60
+    whole, resumed = read(tmp_path / "whole.mp4"), read(tmp_path / "o.mp4")
+    assert resumed.pts_seconds == whole.pts_seconds
+    assert resumed.audio_packets == whole.audio_packets
+    assert resumed.audio_seconds == whole.audio_seconds
 
 
 @dataclass
