@@ -269,9 +269,8 @@ def report(summary: Summary, options: argparse.Namespace) -> None:
     target = sys.stderr if str(summary.output) == STANDARD else sys.stdout
     try:
         print(as_json(summary) if options.json else in_words(summary, options), file=target, flush=True)
-    except (
-        OSError
-    ) as error:  # who would have read it is gone, or a disk is full: the work is done all the same
+    except OSError as error:
+        # Who would have read it is gone, or a disk is full: the work is done all the same.
         print(f"note: standard output can't be written: {error.strerror}", file=sys.stderr)
         sys.stdout = None  # or Python fails once more at its end
 

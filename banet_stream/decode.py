@@ -26,7 +26,7 @@ from .opening import (
     reason,
     tagged_end,
 )
-from .seams import seams_in
+from .seams import delay, seams_in
 from .unpack import WholePictures
 
 # A demuxer that fails this often in a row will not recover.
@@ -239,9 +239,8 @@ def decode_passed(source: Source) -> Iterator[Packet]:
     if not source.passed:
         return
     part = Part(source)
-    for packet in read_packets(
-        source, [source.video, *source.passed]
-    ):  # as decode() does: they share a clock
+    shared = [source.video, *source.passed]  # as decode() reads them: the clock is theirs together
+    for packet in read_packets(source, shared):
         if packet.stream is source.video:
             continue
         base = packet.stream.time_base or Fraction(1, av.time_base)
@@ -270,10 +269,7 @@ class Part:
 
     def shift(self, packet: Packet, base: Fraction) -> Packet:
         """The packet with its timestamps lowered."""
-        if packet.pts is not None:
-            packet.pts -= self.ticks(base)
-        if packet.dts is not None:
-            packet.dts -= self.ticks(base)
+        delay(packet, -self.ticks(base))
         return packet
 
 

@@ -16,6 +16,12 @@ FORMATS = ("mpegts", "mpeg", "hls")
 LARGEST_GAP_SECONDS, LARGEST_STEP_BACK_SECONDS = Fraction(10), Fraction(1, 10)
 
 
+def delay(packet: Packet, ticks: int) -> None:
+    """Raises the packet's timestamps by so many of its time base."""
+    packet.pts = None if packet.pts is None else packet.pts + ticks
+    packet.dts = None if packet.dts is None else packet.dts + ticks
+
+
 def seams_in(container: av.container.InputContainer) -> Seams | None:
     """For a file whose clock may jump."""
     return Seams() if container.format.name in FORMATS else None
@@ -60,9 +66,7 @@ class Seams:
         elif stream.index in self._streams:
             part = self._streams[stream.index].part
         if part and base:
-            moved = round(part / base)
-            packet.pts = None if packet.pts is None else packet.pts + moved
-            packet.dts = None if packet.dts is None else packet.dts + moved
+            delay(packet, round(part / base))
         return kept or stream.type == "video"  # other pictures need it
 
     def _part(self, index: int, seconds: Fraction) -> Fraction:

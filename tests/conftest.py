@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -211,6 +213,19 @@ def read(path: Path) -> Streams:
         return Streams(
             pts, frames, packets, seconds, video.codec_context.name, frames[0].rotation if frames else 0
         )
+
+
+def importing(library: str, *words: object, **options: object) -> subprocess.Popen[str]:
+    """The command with these words, when it has imported a part of the library: most is still to come."""
+    code = (  # a background job ignores SIGINT
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from banet_stream.__main__ import main; main()"
+    )
+    command = [sys.executable, "-X", "importtime", "-c", code, *(str(w) for w in words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    assert process.stderr is not None
+    assert any(f"{library}." in line for line in process.stderr)
+    return process
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import read
+from conftest import importing, read
 
 from banet_stream import __version__, cli, errors
 
@@ -271,16 +271,7 @@ def test_ctrl_c_keeps_a_playable_part(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_the_command_still_imports(clip: Clip, tmp_path: Path) -> None:
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-        "from banet_stream.__main__ import main; main()"
-    )
-    words = [str(clip()), "-o", str(tmp_path / "out.mp4"), *FAST]
-    process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-c", code, *words], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    assert any("torch." in line for line in process.stderr)  # a part of it: most is still to come
+    process = importing("torch", clip(), "-o", tmp_path / "out.mp4", *FAST)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

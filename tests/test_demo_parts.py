@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from conftest import importing
 from PIL import Image
 
 from banet_stream import InputError, Interrupted, Matter, cli
@@ -107,18 +107,7 @@ def test_a_missing_extra_is_named(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_while_gradio_is_imported(number: signal.Signals, tmp_path: Path) -> None:
-    code = (  # a background job ignores SIGINT
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from banet_stream.__main__ import main; main()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-c", code, "demo", "--no-browser"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    assert process.stderr is not None
-    assert any("gradio." in line for line in process.stderr)  # a part of it: most is still to come
+    process = importing("gradio", "demo", "--no-browser", env={**os.environ, "TMPDIR": str(tmp_path)})
     assert list(tmp_path.glob("banet-demo-*"))
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

@@ -11,13 +11,14 @@ import ssl
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..errors import BanetStreamError, Interrupted, UsageError
+from ..leaving import leaving_at_once
+from ..matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -70,12 +71,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-side", metavar="PIXELS", type=positive, default=1920, help="of a video; default: 1920")
     add("--max-cameras", metavar="N", type=positive, default=4, help="live at once; default: 4")
     add = parser.add_argument_group("quality and speed").add_argument
-    add("--model", default="banet64", help="shipped model or .safetensors file; default: banet64")
+    add(
+        "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
+    )
     add(
         "--size",
         type=int,
-        default=448,
-        help="width at which the network sees 16:9 frames; others get as many pixels; default: 448",
+        default=DEFAULT_SIZE,
+        help="width at which the network sees 16:9 frames; others get as many pixels; "
+        f"default: {DEFAULT_SIZE}",
     )
     add(
         "--camera-size",
@@ -125,32 +129,12 @@ def serve(options: argparse.Namespace) -> None:
         HF_HUB_OFFLINE="1",
     )
     try:
-        with leaving_at_once(folder):
+        # From then on SIGTERM means an end in good order, like Ctrl-C.
+        with leaving_at_once(partial(shutil.rmtree, folder, ignore_errors=True), signal.SIGTERM):
             page, sessions, limits = build_page(options, folder)
         open_page(options, folder, page, sessions, limits)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def leaving_at_once(folder: Path) -> Iterator[None]:
-    """Until the page is built Ctrl-C and SIGTERM end the process here: Gradio's imports lose a
-    ``KeyboardInterrupt`` now and then. Afterwards they raise it, for an end in good order."""
-
-    def leave(_: int, __: FrameType | None) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(Interrupted.exit_code)
-
-    ending = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs ignore it
-        ending.append(signal.SIGINT)
-    for number in ending:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in ending:
-            signal.signal(number, signal.default_int_handler)
 
 
 def check_address(host: str, port: int | None) -> None:
@@ -202,7 +186,6 @@ def build_page(options: argparse.Namespace, folder: Path) -> tuple[Blocks, Sessi
         from . import app  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(MISSING.format(name=error.name)) from error
-    from ..matting import Matter  # noqa: PLC0415
     from . import samples  # noqa: PLC0415
     from .sessions import Sessions  # noqa: PLC0415
     from .uploads import Limits  # noqa: PLC0415
