@@ -27,7 +27,7 @@ def give_gradients(models, seed):
             parameter.grad = gradient.reshape(parameter.shape).clone()
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24)])
+@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24), (2, 24, 32)])
 def test_singular_vectors_stay_and_values_come_near_one(shape):
     torch.manual_seed(0)
     matrices = torch.randn(shape) * torch.logspace(-3, 3, shape[0])[:, None, None]
@@ -36,6 +36,17 @@ def test_singular_vectors_stay_and_values_come_near_one(shape):
     values = torch.diagonal(seen, dim1=1, dim2=2)
     assert 0.5 < values.min() <= values.max() < 1.3
     assert (seen - torch.diag_embed(values)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 144), (3, 8, 8), (1, 24, 40)])
+def test_through_the_gram_matrix_as_directly(shape):
+    """With and without singular values that are next to nothing."""
+    torch.manual_seed(0)
+    for matrices in (torch.randn(shape), torch.randn(*shape[:2], 2) @ torch.randn(shape[0], 2, shape[2])):
+        x = matrices / matrices.flatten(1).norm(dim=1)[:, None, None]
+        torch.testing.assert_close(muon.stretched_by_gram(x), muon.stretched(x), rtol=0, atol=1e-3)
+        exact = muon.stretched(x.double())
+        torch.testing.assert_close(muon.stretched_by_gram(x.double()), exact, rtol=0, atol=1e-9)
 
 
 def test_nothing_to_step_along_is_no_step():

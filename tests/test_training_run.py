@@ -303,6 +303,33 @@ def test_weights_of_another_network_are_refused(root, whole, tmp_path):
         train.train(config)
 
 
+def test_wider_network_begins_as_the_narrow_one_and_all_of_it_learns(root, whole, tmp_path):
+    first = whole / "checkpoint.pt"
+    config = configure(root, tmp_path / "wide", init=str(first), channels=128)
+    run = train.Run(config)
+    narrow, image = checkpoint.network(first), torch.randn(2, 3, 96, 160)
+    with torch.no_grad():
+        wanted, found = narrow(image), run.ema(image)
+    for a, b in zip(wanted, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    begun = {name: values.clone() for name, values in run.model.state_dict().items()}
+    train.train(config)
+    learnt = checkpoint.load(tmp_path / "wide" / "checkpoint.pt")["model"]
+    new = [name for name, values in begun.items() if values.shape != narrow.state_dict()[name].shape]
+    assert len(new) > 50
+    for name in (n for n in new if n.endswith("weight")):
+        assert (learnt[name] != begun[name])[-1].any(), name  # the last output's kernel is a new one's
+    (lateral,) = (n for n in new if n == "semantic.laterals.1.0.weight")
+    assert learnt[lateral][:, 64:].abs().min(0).values.max() > 0  # and the way back up hears the new ones
+
+
+def test_narrower_network_is_refused(root, whole, tmp_path):
+    train.train(configure(root, tmp_path / "wide", init=str(whole / "checkpoint.pt"), channels=72))
+    wide = tmp_path / "wide" / "checkpoint.pt"
+    with pytest.raises(UsageError, match="holds another network than --network banet --channels 64"):
+        train.train(configure(root, tmp_path / "narrow", init=str(wide)))
+
+
 def test_init_starts_from_averaged_weights_and_remembers_where_they_come_from(root, whole, tmp_path):
     first = whole / "checkpoint.pt"
     config = configure(root, tmp_path / "a", init=str(first), batch=3, sets={"portraits-train": 1.0})

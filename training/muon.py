@@ -20,6 +20,8 @@ A, B, C = 3.4445, -4.7750, 2.0315
 SMALLEST_SIDE = 8
 # The root mean square of a step in units of the rate: what is usual with AdamW, so that its rates fit.
 STEP_SIZE = 0.2
+# From this many times as long as high a matrix is cheaper to work on through its Gram matrix.
+LONG = 2
 MOMENTUM, SQUARES, EPSILON = 0.95, 0.999, 1e-8
 
 
@@ -90,7 +92,27 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     upright = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if upright else matrices
     x = x / x.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-7)
+    long = x.shape[2] >= LONG * x.shape[1]
+    x = stretched_by_gram(x) if long else stretched(x)
+    return x.mT if upright else x
+
+
+def stretched(x: Tensor) -> Tensor:
+    """The iteration as it is written: x becomes A x + B (x x') x + C (x x')^2 x."""
     for _ in range(ITERATIONS):
         s = x @ x.mT
         x = A * x + (B * s + C * (s @ s)) @ x
-    return x.mT if upright else x
+    return x
+
+
+def stretched_by_gram(x: Tensor) -> Tensor:
+    """The same for x much longer than high: every step multiplies x by a polynomial of x x', so they are
+    gathered at that small size, and x itself is touched twice."""
+    s = x @ x.mT
+    identity = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
+    product = step = A * identity + B * s + C * (s @ s)
+    for _ in range(ITERATIONS - 1):
+        s = step @ s @ step
+        step = A * identity + B * s + C * (s @ s)
+        product = step @ product
+    return product @ x

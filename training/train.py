@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from banet_stream.engines import choose_device
 from banet_stream.errors import BanetStreamError, Interrupted, OutputError, UsageError
+from banet_stream.network import BANet
 
 from . import augment, checkpoint, data, distributed, evaluate, losses, networks, sets
 from . import config as configuration
@@ -31,6 +32,7 @@ from .distributed import World
 from .logs import Log, Means
 from .muon import Muon
 from .pairs import Pair
+from .widen import widen
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # Where float16's gradients overflow, their scale is halved and the step left out; below this it is no use.
@@ -237,13 +239,17 @@ def learn_shape(models: Sequence[nn.Module], samples: data.Samples) -> None:
 
 
 def load_initial_weights(model: nn.Module, config: Config) -> None:
-    """The weights ``--init`` names, into the network that the other options describe.
+    """The weights ``--init`` names, into the network that the other options describe, which may be wider.
 
     Raises:
         UsageError: when they belong to another one. (The stride and T may change between runs.)
     """
+    learnt = checkpoint.network(config.init)
     try:
-        model.load_state_dict(checkpoint.network(config.init).state_dict())
+        if isinstance(learnt, BANet) and isinstance(model, BANet) and learnt.channels < model.channels:
+            widen(learnt, model)
+        else:
+            model.load_state_dict(learnt.state_dict())
     except RuntimeError as error:
         wanted = f"--network {config.network} --channels {config.channels}"
         raise UsageError(f"--init {config.init}: holds another network than {wanted}") from error
