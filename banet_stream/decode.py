@@ -170,8 +170,10 @@ class Source:
         return dict(self.video.metadata)
 
     def chapters(self) -> list[Any]:
-        """As PyAV gives and takes them."""
-        return list(self.container.chapters())
+        """Of the part that is read, and on its clock; as PyAV gives and takes them."""
+        end = None if self.duration_seconds is None else self.start + exact(self.duration_seconds)
+        kept = (cut(chapter, self.lowered_by, end) for chapter in self.container.chapters())
+        return [chapter for chapter in kept if chapter["start"] < chapter["end"]]
 
     def decode_sound(self, packet: Packet) -> list[av.AudioFrame]:
         """The packet's samples; a damaged one has none, and is counted."""
@@ -299,6 +301,15 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
             elif part.holds(pts * base):
                 source.frames += 1
                 yield whole.to_frame(picture, pts - part.ticks(base))
+
+
+def cut(chapter: Any, begin: Fraction, end: Fraction | None) -> dict[str, Any]:
+    """What of a chapter lies between two times in seconds, counted from the first (if nothing does, it ends
+    before it begins)."""
+    base = chapter["time_base"]
+    first = round(begin / base)
+    last = chapter["end"] if end is None else min(chapter["end"], round(end / base))
+    return {**chapter, "start": max(chapter["start"], first) - first, "end": last - first}
 
 
 def exact(seconds: float) -> Fraction:

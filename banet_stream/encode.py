@@ -121,8 +121,7 @@ class Sink(Output):
             return
         self._add_passed()
         self._container.metadata.update(lasting(self.source.metadata))
-        if not self.source.lowered_by and self.source.duration_seconds is None:
-            self._container.set_chapters(self.source.chapters())
+        self._container.set_chapters(self.source.chapters())
 
     def flush(self) -> None:
         """See Output."""

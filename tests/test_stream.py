@@ -293,6 +293,54 @@ def test_subtitles_chapters_and_tags_are_kept(matter: Matter, tmp_path: Path, cl
         assert [c["metadata"]["title"] for c in container.chapters()] == ["One"]
 
 
+@pytest.mark.parametrize(
+    ("clock", "part", "expected"),
+    [
+        (0, {}, [("One", 0, 500), ("Two", 500, 1200), ("Three", 1200, 2000)]),
+        (0, {"start_seconds": 0.7}, [("Two", 0, 500), ("Three", 500, 1300)]),
+        (0, {"duration_seconds": 1.0}, [("One", 0, 500), ("Two", 500, 1000)]),
+        (0, {"start_seconds": 0.25, "duration_seconds": 0.5}, [("One", 0, 250), ("Two", 250, 500)]),
+        (100, {}, [("One", 0, 500), ("Two", 500, 1200), ("Three", 1200, 2000)]),
+        (100, {"start_seconds": 0.7}, [("Two", 0, 500), ("Three", 500, 1300)]),
+    ],
+)
+def test_chapters_are_those_of_the_part(
+    matter: Matter,
+    tmp_path: Path,
+    clip: Clip,
+    clock: int,
+    part: dict[str, float],
+    expected: list[tuple[str, int, int]],
+) -> None:
+    source, output = tmp_path / "chapters.mkv", tmp_path / "out.mkv"
+    limits = [("One", 0, 500), ("Two", 500, 1200), ("Three", 1200, 2000)]
+    with av.open(str(clip(frames=60))) as old, av.open(str(source), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        new.set_chapters(
+            [
+                {
+                    "id": i,
+                    "time_base": Fraction(1, 1000),
+                    "start": start + 1000 * clock,
+                    "end": end + 1000 * clock,
+                    "metadata": {"title": title},
+                }
+                for i, (title, start, end) in enumerate(limits, 1)
+            ]
+        )
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                for name in ("pts", "dts"):
+                    setattr(packet, name, getattr(packet, name) + round(clock / packet.time_base))
+                new.mux(packet)
+    process(source, output, matter=matter, **part)
+    with av.open(str(output)) as container:
+        found = [(c["metadata"]["title"], c["start"], c["end"], c["time_base"]) for c in container.chapters()]
+    in_ms = [(title, *(round(1000 * t * base) for t in (start, end))) for title, start, end, base in found]
+    assert in_ms == expected
+
+
 def test_memory_does_not_grow_with_length(clip: Clip, matter: Matter, tmp_path: Path) -> None:
     """Frames alive at once are bounded by the channels, however long the clip."""
     import gc
