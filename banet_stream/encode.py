@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import av
 from av.error import FFmpegError, InvalidDataError
-from av.stream import Stream
+from av.stream import Discard, Stream
 
 from .codecs import (
     MOV_FAMILY,
@@ -244,6 +244,8 @@ class Sink(Output):
                 added_stream.metadata.update(lasting(stream.metadata))
                 added_stream.disposition = stream.disposition
         for stream in self.source.left_out:
+            if stream.discard == Discard.all:  # chapters' titles in MP4, which FFmpeg has read already
+                continue
             if stream.type in ("data", "attachment", "video"):
                 self.notices.append(f"{stream.type} stream {stream.index} of the source is left out")
             elif stream.codec_context is None:

@@ -341,6 +341,22 @@ def test_chapters_are_those_of_the_part(
     assert in_ms == expected
 
 
+def test_chapters_of_mp4_are_no_stream_left_out(matter: Matter, tmp_path: Path, clip: Clip) -> None:
+    """MP4 has their titles in a track."""
+    chapter = {"id": 1, "time_base": Fraction(1, 1000), "start": 0, "end": 400, "metadata": {"title": "One"}}
+    with av.open(str(clip())) as old, av.open(str(tmp_path / "in.mp4"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        new.set_chapters([chapter])
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    summary = process(tmp_path / "in.mp4", tmp_path / "out.mp4", matter=matter)
+    assert not [notice for notice in summary.notices if "stream" in notice]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [c["metadata"]["title"] for c in container.chapters()] == ["One"]
+
+
 def test_memory_does_not_grow_with_length(clip: Clip, matter: Matter, tmp_path: Path) -> None:
     """Frames alive at once are bounded by the channels, however long the clip."""
     import gc
