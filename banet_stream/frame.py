@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import av
 import numpy as np
 import torch
-from av.sidedata.sidedata import SideData, SideDataContainer, Type
+from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 from torch import Tensor
 
 from . import chroma
+from .side_data import side_data_of
 
 if TYPE_CHECKING:
     from .hdr import LightMetadata
@@ -186,12 +186,6 @@ def is_mirrored(frame: av.VideoFrame) -> bool:
             right_x, right_y, _, down_x, down_y = struct.unpack_from("5i", bytes(side))
             return bool(right_x * down_y < right_y * down_x)
     return False
-
-
-def side_data_of(frame: av.VideoFrame) -> Iterator[SideData]:
-    """What ``frame.side_data`` holds; that ties a frame to itself, for the garbage collector to undo."""
-    container: Any = SideDataContainer  # PyAV's stubs lack its argument
-    yield from container(frame)
 
 
 def mirror(planes: list[Tensor]) -> list[Tensor]:

@@ -14,7 +14,8 @@ import torch
 from av.sidedata.sidedata import Type
 from torch import Tensor
 
-from .frame import Colour, side_data_of
+from .frame import Colour
+from .side_data import side_data_of
 
 # Code points of H.273: primaries of BT.2020; transfer of SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG).
 BT2020, PQ, HLG = 9, 16, 18

@@ -22,6 +22,10 @@ from .sequence import quantise, rgb_samples
 
 # What is taken for a photo by its content; moving GIF, WebP and PNG are videos.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
+# These hold more pictures of a photo, or more pages, of which the first is taken.
+PAGED = ("MPO", "TIFF")
+# Of JPEGs one after another Pillow would see the first.
+MOTION_JPEG = (".mjpeg", ".mjpg")
 # Extension -> Pillow's format and how it is written: near lossless, with colour in full resolution.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 4}),
@@ -54,6 +58,9 @@ class Photo:
     def __init__(self, path: str | Path, image: Image.Image) -> None:
         self.name = str(path)
         self.notices: list[str] = []
+        pages = getattr(image, "n_frames", 1)
+        if image.format == "TIFF" and pages > 1:
+            self.notices.append(f"it holds {pages} pages: the first is taken")
         try:
             image.load()
             self.exif = self._read_exif(image)
@@ -118,19 +125,24 @@ def open_photo(path: str | Path) -> Photo | None:
     Raises:
         InputError: when it is a photo that can't be read.
     """
-    if not is_file(path):  # a pipe: who opens it as a video needs its first bytes
+    if not may_be_picture(path):
         return None
     Image.init()  # so that Pillow knows all its formats
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         with Image.open(path, formats=formats) as image:
-            if getattr(image, "is_animated", False) and image.format != "MPO":
+            if getattr(image, "is_animated", False) and image.format not in PAGED:
                 return None
             return Photo(path, image)
     except (UnidentifiedImageError, OSError, ValueError):
         return None  # not a picture: who opens it as a video says what is wrong
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large a picture ({error})") from error
+
+
+def may_be_picture(path: str | Path) -> bool:
+    """Not a pipe: who opens it as a video needs its first bytes."""
+    return is_file(path) and Path(path).suffix.lower() not in MOTION_JPEG
 
 
 def is_file(path: str | Path) -> bool:

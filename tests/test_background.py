@@ -155,6 +155,21 @@ def test_a_video_loops_at_its_own_rate(tmp_path: Path) -> None:
     background.close()
 
 
+def test_first_page_of_several_and_jpegs_one_after_another(tmp_path: Path) -> None:
+    red, green = (Image.new("RGB", (96, 64), colour) for colour in ("red", "lime"))
+    red.save(tmp_path / "pages.tif", save_all=True, append_images=[green])
+    assert isinstance(open_background(str(tmp_path / "pages.tif")), Picture)
+    with (tmp_path / "camera.mjpeg").open("wb") as file:
+        for picture in (red, green):
+            picture.save(file, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0")
+    background = open_background(str(tmp_path / "camera.mjpeg"))
+    assert isinstance(background, Video)
+    shown = [to_rgb(f, background.planes(f, ALPHA)).mean((0, 1)) for f in (blank(), blank(seconds=0.05))]
+    for mean, colour in zip(shown, [(254, 0, 0), (0, 255, 1)], strict=True):
+        assert np.abs(mean - colour).max() < 20
+    background.close()
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("frame_rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])

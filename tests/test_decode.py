@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import portrait
+from PIL import Image, ImageOps
 
 from banet_stream.decode import Source, decode
 from banet_stream.errors import InputError, Interrupted
@@ -472,6 +475,24 @@ def test_mirrored_video_is_shown_as_players_show_it(
     wanted = np.frombuffer(raw, np.uint8).reshape(-1, *shown[0].shape)
     assert len(wanted) == len(shown) == 12
     assert np.abs(wanted.astype(int) - np.stack(shown)).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_motion_jpeg_with_exif_is_shown_upright(orientation: int, tmp_path: Path) -> None:
+    """PyAV has no name for its EXIF."""
+    one, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    portrait(96, 128).save(one, "JPEG", exif=exif, quality=95, subsampling=0)
+    (tmp_path / "camera.mjpeg").write_bytes(3 * one.getvalue())
+    source = Source(tmp_path / "camera.mjpeg")
+    frames = frames_of(source)
+    source.close()
+    with Image.open(one) as picture:
+        wanted = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), np.int16)
+    assert len(frames) == 3
+    for shown in map(rgb_of, frames):
+        assert shown.shape == wanted.shape
+        assert np.abs(shown.astype(np.int16) - wanted).mean() < 4
 
 
 def write_matrix(source: Path, target: Path, matrix: tuple[int, ...]) -> None:

@@ -184,6 +184,24 @@ def test_a_tiff_keeps_its_own_layout(matter: Matter, tmp_path: Path) -> None:
         assert picture.getexif()[MAKER] == "A camera"
 
 
+def test_of_several_pages_the_first_is_taken_and_that_is_said(matter: Matter, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.tif", tmp_path / "out.png"
+    portrait(48, 64).save(source, save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    summary = process(source, output, background="green", matter=matter)
+    assert any("2 pages: the first is taken" in notice for notice in summary.notices)
+    with Image.open(output) as picture:
+        assert picture.size == (48, 64)
+
+
+@pytest.mark.parametrize("suffix", [".mjpeg", ".mjpg"])
+def test_jpegs_one_after_another_are_a_video(matter: Matter, tmp_path: Path, suffix: str) -> None:
+    """As network cameras and microscopes write them."""
+    one, source, output = io.BytesIO(), tmp_path / f"camera{suffix}", tmp_path / "out.mp4"
+    portrait(48, 64).save(one, "JPEG")
+    source.write_bytes(5 * one.getvalue())
+    assert process(source, output, background="green", matter=matter).frames == 5
+
+
 def test_grey_of_sixteen_bits_keeps_its_transparency() -> None:
     samples = np.array([[0, 257, 65535]], np.uint16)
     picture = Image.fromarray(samples)
