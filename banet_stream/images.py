@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from .output import Output, check_no_rate, check_place, free_part, move_into_pla
 from .sequence import quantise, rgb_samples
 
 # What is taken for a photo by its content; moving GIF, WebP and PNG are videos.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
+FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
 # These hold more pictures of a photo, or more pages, of which the first is taken.
-PAGED = ("MPO", "TIFF")
+PAGED = ("MPO", "TIFF", "HEIF")
+# Brands of HEIF: with pictures coded by HEVC (ISO 23008-12, annex B.4), and with any.
+HEIC, ANY_HEIF = (b"heic", b"heix", b"heim", b"heis"), b"mif1"
 # Of JPEGs one after another Pillow would see the first.
 MOTION_JPEG = (".mjpeg", ".mjpg")
 # Extension -> Pillow's format and how it is written: near lossless, with colour in full resolution.
@@ -127,17 +130,43 @@ def open_photo(path: str | Path) -> Photo | None:
     """
     if not may_be_picture(path):
         return None
-    Image.init()  # so that Pillow knows all its formats
-    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with Image.open(path, formats=formats) as image:
+        with open_image(path, FORMATS) as image:
             if getattr(image, "is_animated", False) and image.format not in PAGED:
                 return None
             return Photo(path, image)
-    except (UnidentifiedImageError, OSError, ValueError):
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        if heif_brand(path) in HEIC:  # FFmpeg sees a part of it at best
+            raise InputError(f"{path}: a HEIC photo that is damaged, or of a kind unknown here") from error
         return None  # not a picture: who opens it as a video says what is wrong
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large a picture ({error})") from error
+
+
+def open_image(path: str | Path, formats: Sequence[str] | None = None) -> Image.Image:
+    """As Pillow's, with its errors; it knows iPhones' HEIC, too. ``formats`` may be unknown here."""
+    Image.init()
+    if heif_brand(path) in (*HEIC, ANY_HEIF):
+        learn_heif()
+    known = None if formats is None else [name for name in formats if name in Image.OPEN]
+    return Image.open(path, formats=known)
+
+
+def heif_brand(path: str | Path) -> bytes:
+    """A file's first brand, if it is of the ISO base format, as HEIF is; empty: it is not, or unreadable."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return b""
+    return head[8:] if head[4:8] == b"ftyp" else b""
+
+
+@cache
+def learn_heif() -> None:
+    from pi_heif import register_heif_opener  # noqa: PLC0415  (seldom needed)
+
+    register_heif_opener()
 
 
 def may_be_picture(path: str | Path) -> bool:

@@ -6,11 +6,14 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import portrait
 from PIL import Image, ImageCms
 
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
+from banet_stream.background import Picture, open_background
+from banet_stream.errors import BackgroundError
 from banet_stream.images import eight_bits, open_photo
 
 ORIENTATION, MAKER = 0x0112, 0x010F
@@ -191,6 +194,39 @@ def test_of_several_pages_the_first_is_taken_and_that_is_said(matter: Matter, tm
     assert any("2 pages: the first is taken" in notice for notice in summary.notices)
     with Image.open(output) as picture:
         assert picture.size == (48, 64)
+
+
+@pytest.fixture
+def heic(tmp_path: Path) -> Path:
+    """A photo as iPhones take them: lying on its side, with EXIF."""
+    exif, photo = Image.Exif(), tmp_path / "IMG_1.HEIC"
+    exif[ORIENTATION], exif[MAKER] = 6, "A phone"
+    pillow_heif.from_pillow(portrait(128, 96)).save(photo, quality=90, exif=exif.tobytes())
+    return photo
+
+
+def test_heic_comes_out_upright(matter: Matter, tmp_path: Path, heic: Path) -> None:
+    process(heic, tmp_path / "out.jpg", background="green", matter=matter)
+    with Image.open(tmp_path / "out.jpg") as picture:
+        assert picture.size == (96, 128)
+        assert picture.getexif()[MAKER] == "A phone"
+        assert ORIENTATION not in picture.getexif()
+    photo = open_photo(heic)
+    assert photo is not None
+    wanted = np.asarray(portrait(128, 96).transpose(Image.Transpose.ROTATE_270), np.int16)
+    assert np.abs(np.asarray(photo.image, np.int16) - wanted).mean() < 6
+    assert isinstance(open_background(str(heic)), Picture)
+
+
+@pytest.mark.parametrize("length", [20, 300, 0.5])
+def test_damaged_heic_is_refused(tmp_path: Path, heic: Path, length: float) -> None:
+    """FFmpeg would make a video of what it finds."""
+    content = heic.read_bytes()
+    heic.write_bytes(content[: int(length * len(content)) if length < 1 else int(length)])
+    with pytest.raises(InputError, match=r"IMG_1\.HEIC: a HEIC photo that is damaged"):
+        open_photo(heic)
+    with pytest.raises(BackgroundError, match=r"IMG_1\.HEIC"):
+        open_background(str(heic))
 
 
 @pytest.mark.parametrize("suffix", [".mjpeg", ".mjpg"])
