@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 # FFmpeg says that these may be copied into a container, and refuses their first packet.
 REFUSED = {".mov": ("flac", "opus")}
+LEFT_OUT_TYPES = ("video", "data", "attachment")
 RUN_IN_SECONDS = Fraction(1, 10)
 # Opus knows five sampling rates, of which this is the full one.
 OPUS_RATE = 48000
@@ -243,15 +244,7 @@ class Sink(Output):
                 added_stream = self._passed[stream.index][0]
                 added_stream.metadata.update(lasting(stream.metadata))
                 added_stream.disposition = stream.disposition
-        for stream in self.source.left_out:
-            if stream.discard == Discard.all:  # chapters' titles in MP4, which FFmpeg has read already
-                continue
-            if stream.type in ("data", "attachment", "video"):
-                self.notices.append(f"{stream.type} stream {stream.index} of the source is left out")
-            elif stream.codec_context is None:
-                self.notices.append(
-                    f"{stream.type} stream {stream.index} of the source, of a codec unknown here, is left out"
-                )
+        self.notices += notices_of_left_out(self.source.left_out)
 
     def _holds(self, codec: str) -> bool:
         """Whether the container takes packets of this codec as they are."""
@@ -298,6 +291,20 @@ class Sink(Output):
                 self._mux([packet])
             except InvalidDataError as error:  # damaged sound that the muxer looks into
                 self.source.note_damage(error)
+
+
+def notices_of_left_out(streams: Iterable[Stream]) -> Iterator[str]:
+    """What is said of a source's streams that are not passed on. Phones write several of a kind."""
+    # Those that FFmpeg leaves out by itself it has read: chapters' titles in MP4.
+    told = [stream for stream in streams if stream.discard != Discard.all]
+    for kind in LEFT_OUT_TYPES:
+        numbers = [str(stream.index) for stream in told if stream.type == kind]
+        if numbers:
+            some, are = ("stream", "is") if len(numbers) == 1 else ("streams", "are")
+            yield f"{kind} {some} {', '.join(numbers)} of the source {are} left out"
+    for stream in told:
+        if stream.type not in LEFT_OUT_TYPES and stream.codec_context is None:
+            yield f"{stream.type} stream {stream.index} of the source, of a codec unknown here, is left out"
 
 
 def is_hidden(packet: Packet, source: Source, output: Path) -> bool:

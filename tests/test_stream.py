@@ -357,6 +357,23 @@ def test_chapters_of_mp4_are_no_stream_left_out(matter: Matter, tmp_path: Path, 
         assert [c["metadata"]["title"] for c in container.chapters()] == ["One"]
 
 
+def test_streams_left_out_are_told_kind_by_kind(matter: Matter, tmp_path: Path, clip: Clip) -> None:
+    with av.open(str(clip())) as old, av.open(str(tmp_path / "in.mkv"), "w") as new:
+        streams = [new.add_stream_from_template(old.streams.video[0]) for _ in range(2)]
+        for name in ("a.txt", "b.txt"):
+            new.add_attachment(name, "text/plain", b"words")
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[0]
+                new.mux(packet)
+    summary = process(tmp_path / "in.mkv", tmp_path / "out.mkv", matter=matter)
+    told = [notice for notice in summary.notices if "of the source" in notice]
+    assert told == [
+        "video stream 1 of the source is left out",
+        "attachment streams 2, 3 of the source are left out",
+    ]
+
+
 def test_memory_does_not_grow_with_length(clip: Clip, matter: Matter, tmp_path: Path) -> None:
     """Frames alive at once are bounded by the channels, however long the clip."""
     import gc
