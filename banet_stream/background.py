@@ -16,7 +16,7 @@ from torch import Tensor
 from . import hdr, ops
 from .errors import BackgroundError, InputError
 from .frame import Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns
-from .images import PAGED, eight_bits, may_be_picture, open_image, turn_upright
+from .images import eight_bits, is_moving, may_be_picture, open_image, turn_upright
 from .opening import can_be_read_again, describe, is_url, local_path, open_input, picture_streams
 from .unpack import Clock
 
@@ -366,13 +366,13 @@ def find_picture(name: str) -> Picture | None:
     """The image file of this name; None: it is something else, a video perhaps.
 
     Raises:
-        BackgroundError: when it is one that can't be read.
+        BackgroundError, InputError: when it is one that can't be read.
     """
     if not may_be_picture(name):
         return None
     try:
         with open_image(name) as image:
-            if getattr(image, "is_animated", False) and image.format not in PAGED:
+            if is_moving(image, name):
                 return None
             return Picture(eight_bits(turn_upright(image)).convert("RGB"), name)
     except UnidentifiedImageError:

@@ -21,7 +21,7 @@ from .frame import PIXEL_FORMATS, Colour, Frame, Packet, VideoInfo
 from .output import Output, check_no_rate, check_place, free_part, move_into_place
 from .sequence import quantise, rgb_samples
 
-# What is taken for a photo by its content; moving GIF, WebP and PNG are videos.
+# What is taken for a photo by its content; moving GIF and PNG are videos.
 FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
 # These hold more pictures of a photo, or more pages, of which the first is taken.
 PAGED = ("MPO", "TIFF", "HEIF")
@@ -132,7 +132,7 @@ def open_photo(path: str | Path) -> Photo | None:
         return None
     try:
         with open_image(path, FORMATS) as image:
-            if getattr(image, "is_animated", False) and image.format not in PAGED:
+            if is_moving(image, path):
                 return None
             return Photo(path, image)
     except (UnidentifiedImageError, OSError, ValueError) as error:
@@ -141,6 +141,19 @@ def open_photo(path: str | Path) -> Photo | None:
         return None  # not a picture: who opens it as a video says what is wrong
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large a picture ({error})") from error
+
+
+def is_moving(image: Image.Image, path: str | Path) -> bool:
+    """Whether FFmpeg takes it for a video.
+
+    Raises:
+        InputError: it does, but can't decode it.
+    """
+    if not getattr(image, "is_animated", False) or image.format in PAGED:
+        return False
+    if image.format == "WEBP":
+        raise InputError(f"{path}: moving WebP can't be decoded here; save it as GIF, APNG or a video")
+    return True
 
 
 def open_image(path: str | Path, formats: Sequence[str] | None = None) -> Image.Image:

@@ -12,7 +12,7 @@ from conftest import portrait
 from PIL import Image, ImageCms
 
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
-from banet_stream.background import Picture, open_background
+from banet_stream.background import Picture, Video, open_background
 from banet_stream.errors import BackgroundError
 from banet_stream.images import eight_bits, open_photo
 
@@ -227,6 +227,21 @@ def test_damaged_heic_is_refused(tmp_path: Path, heic: Path, length: float) -> N
         open_photo(heic)
     with pytest.raises(BackgroundError, match=r"IMG_1\.HEIC"):
         open_background(str(heic))
+
+
+def test_moving_pictures(matter: Matter, tmp_path: Path) -> None:
+    first, others = portrait(48, 64), [Image.new("RGB", (48, 64), name) for name in ("red", "blue")]
+    for name in ("a.gif", "a.png", "a.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=others, duration=100)
+    for name in ("a.gif", "a.png"):
+        assert open_photo(tmp_path / name) is None
+        assert isinstance(open_background(str(tmp_path / name)), Video)
+        summary = process(tmp_path / name, tmp_path / f"{name}.mp4", background="green", matter=matter)
+        assert summary.frames == 3
+    with pytest.raises(InputError, match=r"a\.webp: moving WebP can't be decoded here; save it as"):
+        process(tmp_path / "a.webp", tmp_path / "out.mp4", matter=matter)
+    with pytest.raises(BackgroundError, match=r"a\.webp: moving WebP can't be decoded here"):
+        open_background(str(tmp_path / "a.webp"))
 
 
 @pytest.mark.parametrize("suffix", [".mjpeg", ".mjpg"])
