@@ -201,6 +201,20 @@ def test_graph_that_computes_something_else_is_removed(whole, tmp_path):
     assert caught.value.code == OutputError.exit_code
 
 
+def test_average_with_the_narrow_network_that_a_wide_one_started_from(root, whole, tmp_path):
+    wide, out = (tmp_path / name / "checkpoint.pt" for name in ("wide", "mean"))
+    first = whole / "checkpoint.pt"
+    train.train(configure(root, wide.parent, init=str(first), channels=72))
+    image = torch.randn(1, 3, 64, 96)
+    for share, source in (("0", first), ("1", wide)):
+        average.main([str(first), str(wide), "--share", share, "--out", str(out)])
+        with torch.no_grad():
+            wanted, found = (checkpoint.network(path)(image).alpha for path in (source, out))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(SystemExit):
+        average.main([str(wide), str(first), "--out", str(out)])
+
+
 def test_average_lies_between_two_checkpoints(root, tmp_path, capsys):
     paths = []
     for number in (1, 2):

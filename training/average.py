@@ -2,6 +2,7 @@
 
 python -m training.average runs/e/checkpoint.pt runs/f/checkpoint.pt --share 0.6 --out runs/ef/checkpoint.pt
 
+A first one with fewer channels, from which a wider network started (widen.py), is given the second's others.
 The checkpoint it writes is the second one with these weights in place of its own; it is for evaluating,
 exporting and --init, not for going on.
 """
@@ -9,13 +10,16 @@ exporting and --init, not for going on.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from banet_stream.errors import BanetStreamError, OutputError, UsageError
+from banet_stream.network import BANet
 
 from . import checkpoint
+from .widen import widen
 
 
 def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
@@ -27,15 +31,24 @@ def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
     """
     if not 0 <= share <= 1:
         raise UsageError(f"--share {share:g}: must be between 0 and 1")
-    one, other = checkpoint.load(first), checkpoint.load(second)
-    shapes = [{name: values.shape for name, values in state["ema"].items()} for state in (one, other)]
-    if shapes[0] != shapes[1]:
+    one, other = checkpoint.network(first), checkpoint.network(second)
+    if isinstance(one, BANet) and isinstance(other, BANet) and one.channels < other.channels:
+        one = widened(one, other)
+    start, end = one.state_dict(), other.state_dict()
+    if {name: values.shape for name, values in start.items()} != {k: v.shape for k, v in end.items()}:
         raise UsageError(f"{first} and {second}: hold different networks")
     mixed = {
-        name: share * values + (1 - share) * one["ema"][name] if values.is_floating_point() else values
-        for name, values in other["ema"].items()
+        name: share * values + (1 - share) * start[name] if values.is_floating_point() else values
+        for name, values in end.items()
     }
-    return other | {"ema": mixed}
+    return checkpoint.load(second) | {"ema": mixed}
+
+
+def widened(narrow: BANet, wide: BANet) -> BANet:
+    """What ``narrow`` computes, with those channels of ``wide`` beside it that it lacks."""
+    result = copy.deepcopy(wide)
+    widen(narrow, result)
+    return result
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
