@@ -16,7 +16,7 @@ from torch import Tensor
 from . import hdr, ops
 from .errors import BackgroundError, InputError
 from .frame import Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns
-from .images import eight_bits, is_moving, may_be_picture, open_image, turn_upright
+from .images import UNREADABLE, eight_bits, is_moving, may_be_picture, open_image, turn_upright
 from .opening import can_be_read_again, describe, is_url, local_path, open_input, picture_streams
 from .unpack import Clock
 
@@ -377,7 +377,7 @@ def find_picture(name: str) -> Picture | None:
             return Picture(eight_bits(turn_upright(image)).convert("RGB"), name)
     except UnidentifiedImageError:
         return None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise BackgroundError(f"{name}: the image can't be read ({error})") from error
 
 

@@ -25,6 +25,8 @@ from .sequence import quantise, rgb_samples
 FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
 # These hold more pictures of a photo, or more pages, of which the first is taken.
 PAGED = ("MPO", "TIFF", "HEIF")
+# What Pillow and its formats raise at damaged files.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
 # Brands of HEIF: with pictures coded by HEVC (ISO 23008-12, annex B.4), and with any.
 HEIC, ANY_HEIF = (b"heic", b"heix", b"heim", b"heis"), b"mif1"
 # Of JPEGs one after another Pillow would see the first.
@@ -75,7 +77,7 @@ class Photo:
                 black = Image.new("RGBA", layers.size, (0, 0, 0, 255))
                 upright = Image.alpha_composite(black, layers)
             self.image = upright.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
+        except UNREADABLE as error:
             raise InputError(f"{path}: the picture can't be read ({error})") from error
         self.info = VideoInfo(Fraction(1, 25), Fraction(25), 1, 1 / 25, Fraction(1))
         self.passed: list[Any] = []
@@ -135,9 +137,7 @@ def open_photo(path: str | Path) -> Photo | None:
             if is_moving(image, path):
                 return None
             return Photo(path, image)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        if heif_brand(path) in HEIC:  # FFmpeg sees a part of it at best
-            raise InputError(f"{path}: a HEIC photo that is damaged, or of a kind unknown here") from error
+    except (UnidentifiedImageError, OSError, ValueError):
         return None  # not a picture: who opens it as a video says what is wrong
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large a picture ({error})") from error
@@ -157,12 +157,22 @@ def is_moving(image: Image.Image, path: str | Path) -> bool:
 
 
 def open_image(path: str | Path, formats: Sequence[str] | None = None) -> Image.Image:
-    """As Pillow's, with its errors; it knows iPhones' HEIC, too. ``formats`` may be unknown here."""
+    """As Pillow's, with its errors; it knows iPhones' HEIC, too. ``formats`` may be unknown here.
+
+    Raises:
+        InputError: when it is HEIC, of which FFmpeg sees a part at best, and can't be read.
+    """
     Image.init()
-    if heif_brand(path) in (*HEIC, ANY_HEIF):
+    brand = heif_brand(path)
+    if brand in (*HEIC, ANY_HEIF):
         learn_heif()
     known = None if formats is None else [name for name in formats if name in Image.OPEN]
-    return Image.open(path, formats=known)
+    try:
+        return Image.open(path, formats=known)
+    except UNREADABLE as error:
+        if brand in HEIC:
+            raise InputError(f"{path}: a HEIC photo that is damaged, or of a kind unknown here") from error
+        raise
 
 
 def heif_brand(path: str | Path) -> bytes:
