@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -12,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from . import ops
 from .codecs import EncodeOptions
@@ -26,7 +27,10 @@ FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
 # These hold more pictures of a photo, or more pages, of which the first is taken.
 PAGED = ("MPO", "TIFF", "HEIF")
 # What Pillow and its formats raise at damaged files.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, EOFError, RuntimeError),
+    *(TypeError, LookupError, ArithmeticError, struct.error),
+)
 # Brands of HEIF: with pictures coded by HEVC (ISO 23008-12, annex B.4), and with any.
 HEIC, ANY_HEIF = (b"heic", b"heix", b"heim", b"heis"), b"mif1"
 # Of JPEGs one after another Pillow would see the first.
@@ -63,10 +67,10 @@ class Photo:
     def __init__(self, path: str | Path, image: Image.Image) -> None:
         self.name = str(path)
         self.notices: list[str] = []
-        pages = getattr(image, "n_frames", 1)
-        if image.format == "TIFF" and pages > 1:
-            self.notices.append(f"it holds {pages} pages: the first is taken")
         try:
+            pages = getattr(image, "n_frames", 1)
+            if image.format == "TIFF" and pages > 1:
+                self.notices.append(f"it holds {pages} pages: the first is taken")
             image.load()
             self.exif = self._read_exif(image)
             upright = eight_bits(turn_upright(image))
@@ -137,7 +141,7 @@ def open_photo(path: str | Path) -> Photo | None:
             if is_moving(image, path):
                 return None
             return Photo(path, image)
-    except (UnidentifiedImageError, OSError, ValueError):
+    except UNREADABLE:
         return None  # not a picture: who opens it as a video says what is wrong
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large a picture ({error})") from error

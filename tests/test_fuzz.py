@@ -8,9 +8,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pillow_heif
 import pytest
 from conftest import portrait, read
+from PIL import Image
 from test_cli import FAST, call
+
+from banet_stream.background import open_background
+from banet_stream.errors import BanetStreamError
+from banet_stream.images import open_photo
 
 Clip = Callable[..., Path]
 BASES: dict[str, dict[str, object]] = {
@@ -160,3 +166,37 @@ def test_broken_backgrounds(clip: Clip, tmp_path: Path, capsys: pytest.CaptureFi
         assert code in (0, 4), f"{number} {mutate.__name__}: {err}"
         assert output.exists() == (code == 0)
         output.unlink(missing_ok=True)
+
+
+PHOTO_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what it finds in them
+@pytest.mark.parametrize("name", PHOTO_FORMATS)
+def test_broken_pictures_are_refused_or_seen(tmp_path: Path, name: str) -> None:
+    """As INPUT and as background: whatever Pillow raises, it is an error in words."""
+    whole, photo, exif = io.BytesIO(), tmp_path / "photo", Image.Exif()
+    exif[0x0112] = 6
+    picture = portrait(64, 48)
+    if name == "HEIF":
+        pillow_heif.from_pillow(picture).save(whole)
+    elif name == "GIF":
+        picture.save(whole, name, save_all=True, append_images=[picture.rotate(90)])
+    else:
+        picture.save(whole, name, **({} if name == "BMP" else {"exif": exif}))
+    generator, refused = random.Random(name), []
+    for number in range(60):
+        content = bytearray(whole.getvalue())
+        for _ in range(generator.choice([1, 3, 10])):  # mostly in the head, where sizes and places are told
+            content[generator.randrange(2, min(300, len(content)))] = generator.randrange(256)
+        photo.write_bytes(truncate(content, generator) if number % 5 == 0 else content)
+        for use in (open_photo, open_background):
+            try:
+                found = use(str(photo))
+            except BanetStreamError as error:
+                refused.append(str(error))
+            else:
+                if found is not None:
+                    found.close()
+    assert len(refused) > 10
+    assert all("photo: " in words for words in refused)
