@@ -120,7 +120,7 @@ class Photo:
 
     def decode(self) -> Iterator[Frame | Packet]:
         """Its only frame."""
-        rgb = torch.from_numpy(np.asarray(self.image).copy()).float() / 255
+        rgb = torch.from_numpy(np.asarray(self.image, np.float32)).div_(255)
         planes = ops.rgb_to_planes(
             rgb, matrix=SRGB.matrix, full_range=True, depth=LAYOUT.depth, subsampling=LAYOUT.subsampling
         )

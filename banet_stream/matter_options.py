@@ -17,7 +17,9 @@ def add_matter_options(group: Any) -> None:
     """``group``: a parser or one of its groups."""
     add, sizes = group.add_argument, ", ".join(str(point.size) for point in QUALITIES.values())
     add(
-        "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
+        "--model",
+        default=DEFAULT_MODEL,
+        help="banet64, banet512 (more accurate, slower) or a .safetensors file; default: " + DEFAULT_MODEL,
     )
     add(
         "--quality",

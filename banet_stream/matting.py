@@ -63,7 +63,7 @@ class Matter:
     """Takes people out of pictures.
 
     Args:
-        model: ``banet64``, or the path of a .safetensors file.
+        model: ``banet64``, ``banet512`` (more accurate, slower), or the path of a .safetensors file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32``, ``bfloat16``, ``float16`` (CUDA only) or ``int8`` (OpenVINO only;
             ``auto`` there for models that have it).

@@ -17,6 +17,8 @@ MATRICES = tuple(reference.LUMA_WEIGHTS)
 DEPTHS = (8, 10, 12)
 SUBSAMPLINGS = ((1, 1), (2, 1), (2, 2))
 INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Pictures are converted in bands of rows of so many pixels: what lies between the steps stays in the cache.
+BAND_PIXELS = 1 << 20
 UPSAMPLINGS = ("guided", "bilinear")
 
 
@@ -164,9 +166,14 @@ def rgb_to_planes(
     check_choice(name, "matrix", matrix, MATRICES)
     check_choice(name, "depth", depth, DEPTHS)
     check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
-    return reference.rgb_to_planes(
-        rgb, matrix=matrix, full_range=full_range, depth=depth, subsampling=subsampling
-    )
+    rows = 2 * max(1, BAND_PIXELS // (2 * max(1, rgb.shape[1])))  # even: a row of chroma is of two of luma
+    bands = [
+        reference.rgb_to_planes(
+            band, matrix=matrix, full_range=full_range, depth=depth, subsampling=subsampling
+        )
+        for band in torch.split(rgb, rows)
+    ]
+    return [torch.cat(planes) for planes in zip(*bands, strict=True)]
 
 
 def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: str = "guided") -> Tensor:

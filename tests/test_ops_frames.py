@@ -282,6 +282,21 @@ def test_masked_blur_leaves_the_subject_out(device: str) -> None:
 # --- frame_to_input ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 48), (65, 33)])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_pictures_are_converted_in_bands(
+    size: tuple[int, int], subsampling: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody can tell, whether or not a band ends at the last row."""
+    monkeypatch.setattr(ops, "BAND_PIXELS", 300)
+    rgb = torch.rand(*size, 3, generator=torch.Generator().manual_seed(0))
+    kind: Any = {"matrix": "bt709", "full_range": True, "depth": 12, "subsampling": subsampling}
+    for found, wanted in zip(
+        ops.rgb_to_planes(rgb, **kind), reference.rgb_to_planes(rgb, **kind), strict=True
+    ):
+        assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("matrix", ops.MATRICES)
