@@ -125,6 +125,7 @@ class Photo:
             rgb, matrix=SRGB.matrix, full_range=True, depth=LAYOUT.depth, subsampling=LAYOUT.subsampling
         )
         self.frames = 1
+        del rgb  # twelve bytes a pixel; the frame waits here while it is composited and encoded
         yield Frame(planes, LAYOUT, SRGB, 0, self.info.time_base)
 
 

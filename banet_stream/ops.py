@@ -166,14 +166,19 @@ def rgb_to_planes(
     check_choice(name, "matrix", matrix, MATRICES)
     check_choice(name, "depth", depth, DEPTHS)
     check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
-    rows = 2 * max(1, BAND_PIXELS // (2 * max(1, rgb.shape[1])))  # even: a row of chroma is of two of luma
-    bands = [
-        reference.rgb_to_planes(
-            band, matrix=matrix, full_range=full_range, depth=depth, subsampling=subsampling
+    height, width = rgb.shape[:2]
+    across, down = subsampling
+    shapes = [(height, width), *2 * [(-(-height // down), -(-width // across))]]
+    dtype = torch.uint8 if depth == 8 else torch.int16
+    planes = [torch.empty(shape, dtype=dtype, device=rgb.device) for shape in shapes]
+    rows = 2 * max(1, BAND_PIXELS // (2 * max(1, width)))  # even: a row of chroma is of two of luma
+    for top in range(0, height, rows):
+        parts = reference.rgb_to_planes(
+            rgb[top : top + rows], matrix=matrix, full_range=full_range, depth=depth, subsampling=subsampling
         )
-        for band in torch.split(rgb, rows)
-    ]
-    return [torch.cat(planes) for planes in zip(*bands, strict=True)]
+        for plane, part, step in zip(planes, parts, (1, down, down), strict=True):
+            plane[top // step :][: len(part)] = part
+    return planes
 
 
 def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: str = "guided") -> Tensor:
