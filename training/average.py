@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from banet_stream.errors import BanetStreamError, OutputError, UsageError
-from banet_stream.network import BANet
 
 from . import checkpoint
-from .widen import widen
+from .widen import adopt
 
 
 def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
@@ -32,23 +31,17 @@ def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
     if not 0 <= share <= 1:
         raise UsageError(f"--share {share:g}: must be between 0 and 1")
     one, other = checkpoint.network(first), checkpoint.network(second)
-    if isinstance(one, BANet) and isinstance(other, BANet) and one.channels < other.channels:
-        one = widened(one, other)
-    start, end = one.state_dict(), other.state_dict()
-    if {name: values.shape for name, values in start.items()} != {k: v.shape for k, v in end.items()}:
-        raise UsageError(f"{first} and {second}: hold different networks")
+    begun = copy.deepcopy(other)
+    try:
+        adopt(one, begun)
+    except RuntimeError as error:
+        raise UsageError(f"{first} and {second}: hold different networks") from error
+    start = begun.state_dict()
     mixed = {
         name: share * values + (1 - share) * start[name] if values.is_floating_point() else values
-        for name, values in end.items()
+        for name, values in other.state_dict().items()
     }
     return checkpoint.load(second) | {"ema": mixed}
-
-
-def widened(narrow: BANet, wide: BANet) -> BANet:
-    """What ``narrow`` computes, with those channels of ``wide`` beside it that it lacks."""
-    result = copy.deepcopy(wide)
-    widen(narrow, result)
-    return result
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from banet_stream.engines import choose_device
 from banet_stream.errors import BanetStreamError, Interrupted, OutputError, UsageError
-from banet_stream.network import BANet
 
 from . import augment, checkpoint, data, distributed, evaluate, losses, networks, sets
 from . import config as configuration
@@ -32,7 +31,7 @@ from .distributed import World
 from .logs import Log, Means
 from .muon import Muon
 from .pairs import Pair
-from .widen import widen
+from .widen import adopt
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # Where float16's gradients overflow, their scale is halved and the step left out; below this it is no use.
@@ -246,10 +245,7 @@ def load_initial_weights(model: nn.Module, config: Config) -> None:
     """
     learnt = checkpoint.network(config.init)
     try:
-        if isinstance(learnt, BANet) and isinstance(model, BANet) and learnt.channels < model.channels:
-            widen(learnt, model)
-        else:
-            model.load_state_dict(learnt.state_dict())
+        adopt(learnt, model)
     except RuntimeError as error:
         wanted = f"--network {config.network} --channels {config.channels}"
         raise UsageError(f"--init {config.init}: holds another network than {wanted}") from error

@@ -7,9 +7,21 @@ copies of the old ones: they begin untrained, and nothing hears them yet.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from banet_stream.network import BANet
+
+
+def adopt(learnt: nn.Module, model: nn.Module) -> None:
+    """Gives ``model`` what a network like it, or a narrower BANet, has learnt.
+
+    Raises:
+        RuntimeError: when ``learnt`` is another network.
+    """
+    if isinstance(learnt, BANet) and isinstance(model, BANet) and learnt.channels < model.channels:
+        widen(learnt, model)
+    else:
+        model.load_state_dict(learnt.state_dict())
 
 
 @torch.no_grad()
