@@ -13,14 +13,19 @@ from .errors import UsageError
 from .matting import DEFAULT_MODEL, DEFAULT_QUALITY, QUALITIES, Matter
 
 
+def add_model_option(group: Any) -> None:
+    """``group``: a parser or one of its groups."""
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help=f"banet64, banet512 (more accurate, slower) or a .safetensors file; default: {DEFAULT_MODEL}",
+    )
+
+
 def add_matter_options(group: Any) -> None:
     """``group``: a parser or one of its groups."""
     add, sizes = group.add_argument, ", ".join(str(point.size) for point in QUALITIES.values())
-    add(
-        "--model",
-        default=DEFAULT_MODEL,
-        help="banet64, banet512 (more accurate, slower) or a .safetensors file; default: " + DEFAULT_MODEL,
-    )
+    add_model_option(group)
     add(
         "--quality",
         choices=tuple(QUALITIES),

@@ -167,10 +167,11 @@ def rgb_to_planes(
     check_choice(name, "depth", depth, DEPTHS)
     check_choice(name, "subsampling", subsampling, SUBSAMPLINGS)
     height, width = rgb.shape[:2]
-    across, down = subsampling
-    shapes = [(height, width), *2 * [(-(-height // down), -(-width // across))]]
+    chroma, down = chroma_shape(height, width, subsampling), subsampling[1]
     dtype = torch.uint8 if depth == 8 else torch.int16
-    planes = [torch.empty(shape, dtype=dtype, device=rgb.device) for shape in shapes]
+    planes = [
+        torch.empty(shape, dtype=dtype, device=rgb.device) for shape in ([height, width], chroma, chroma)
+    ]
     rows = 2 * max(1, BAND_PIXELS // (2 * max(1, width)))  # even: a row of chroma is of two of luma
     for top in range(0, height, rows):
         parts = reference.rgb_to_planes(
@@ -284,7 +285,7 @@ def composite(
     shapes, others = [list(p.shape) for p in planes], [list(p.shape) for p in background]
     check(name, "background", shapes == others, f"have the frame's plane shapes {shapes}", others)
     height, width = planes[0].shape
-    chroma = [-(-height // subsampling[1]), -(-width // subsampling[0])]
+    chroma = chroma_shape(height, width, subsampling)
     check(name, "planes", shapes[1:] == [chroma, chroma], f"have chroma of shape {chroma}", shapes[1:])
     return backends.find(name, alpha.device)(
         planes,
@@ -318,6 +319,12 @@ def masked_blur(planes: list[Tensor], alpha: Tensor, *, sigma: float, depth: int
 
 
 # --- checks ------------------------------------------------------------------------------------
+
+
+def chroma_shape(height: int, width: int, subsampling: tuple[int, int]) -> list[int]:
+    """Of a frame's U and V."""
+    across, down = subsampling
+    return [-(-height // down), -(-width // across)]
 
 
 def check(operator: str, argument: str, holds: bool, rule: str, value: object) -> None:

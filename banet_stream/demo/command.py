@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import BanetStreamError, Interrupted, UsageError
 from ..leaving import leaving_at_once
-from ..matting import DEFAULT_MODEL, DEFAULT_SIZE, Matter
+from ..matter_options import add_model_option
+from ..matting import DEFAULT_SIZE, Matter
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -70,10 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-seconds", metavar="SECONDS", type=positive, default=120, help="of a video; default: 120")
     add("--max-side", metavar="PIXELS", type=positive, default=1920, help="of a video; default: 1920")
     add("--max-cameras", metavar="N", type=positive, default=4, help="live at once; default: 4")
-    add = parser.add_argument_group("quality and speed").add_argument
-    add(
-        "--model", default=DEFAULT_MODEL, help=f"shipped model or .safetensors file; default: {DEFAULT_MODEL}"
-    )
+    group = parser.add_argument_group("quality and speed")
+    add_model_option(group)
+    add = group.add_argument
     add(
         "--size",
         type=int,
