@@ -25,11 +25,11 @@ from .codecs import CODECS, CONTAINERS, EncodeOptions
 from .demo import command as demo
 from .errors import BanetStreamError, IncompleteInput, Interrupted, PromiseBroken, UsageError
 from .hardware import ENCODERS
-from .images import PICTURES
 from .kinds import is_live
 from .live_cli import add_live_options, refuse_live_options, run_live
 from .matter_options import add_matter_options, make_matter
 from .opening import STANDARD
+from .photo import PICTURES
 from .redact import RedactingFormatter, RedactingParser, redact
 from .stream import Progress, Summary, process, stats_table
 from .verify import as_table

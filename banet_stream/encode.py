@@ -35,7 +35,7 @@ from .opening import reason
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
 if TYPE_CHECKING:
-    from .images import Photo
+    from .photo import Photo
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from .codecs import CONTAINERS, EncodeOptions
 from .decode import Source
 from .encode import Sink
 from .errors import OutputError
-from .images import PICTURES, Photo, PictureFile
 from .matte_out import Beside, MatteFile
 from .numbering import is_pattern, may_meet
 from .opening import STANDARD, reason
 from .output import Output, check_no_rate
+from .photo import PICTURES, Photo, PictureFile
 from .pipe import Y4m
 from .resume import ResumableSink
 from .sequence import Sequence

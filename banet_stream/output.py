@@ -17,7 +17,7 @@ from .opening import is_url
 if TYPE_CHECKING:
     from .codecs import EncodeOptions
     from .decode import Source
-    from .images import Photo
+    from .photo import Photo
 
 
 class Output(ABC):

@@ -23,7 +23,7 @@ from .output import Output, check_no_rate, check_place, describe_size, free_part
 
 if TYPE_CHECKING:
     from .decode import Source
-    from .images import Photo
+    from .photo import Photo
 
 FIRST_NUMBER = 1  # as FFmpeg counts
 

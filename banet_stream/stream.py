@@ -21,11 +21,11 @@ from .decode import Source, decode
 from .encode import Sink, encode
 from .errors import IncompleteInput, InputError, Interrupted, OutputError, PromiseBroken
 from .frame import Frame, Packet, rgb_of
-from .images import Photo, open_photo
 from .matting import Matter, MatteStream, matte
 from .open_output import open_output
 from .opening import STANDARD, can_be_read_again, is_url, local_path
 from .output import Output, refuse_to_overwrite
+from .photo import Photo, open_photo
 from .pipeline import StageTime
 from .resume import ResumableSink, decode_rest, first_frame, run_facts
 from .verify import CoreSamples, Verification

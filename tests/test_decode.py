@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 from banet_stream.decode import Source, decode
 from banet_stream.errors import InputError, Interrupted
 from banet_stream.frame import Frame, Packet, rgb_of
-from banet_stream.images import open_photo
 from banet_stream.opening import local_path
+from banet_stream.photo import open_photo
 
 Clip = Callable[..., Path]
 

@@ -16,7 +16,7 @@ from test_cli import FAST, call
 
 from banet_stream.background import open_background
 from banet_stream.errors import BanetStreamError
-from banet_stream.images import open_photo
+from banet_stream.photo import open_photo
 
 Clip = Callable[..., Path]
 BASES: dict[str, dict[str, object]] = {

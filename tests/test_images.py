@@ -14,7 +14,8 @@ from PIL import Image, ImageCms
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
 from banet_stream.background import Picture, Video, open_background
 from banet_stream.errors import BackgroundError
-from banet_stream.images import eight_bits, open_photo
+from banet_stream.images import eight_bits
+from banet_stream.photo import open_photo
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 # How a camera held like that stores an upright picture.

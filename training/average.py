@@ -30,7 +30,8 @@ def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
     """
     if not 0 <= share <= 1:
         raise UsageError(f"--share {share:g}: must be between 0 and 1")
-    one, other = checkpoint.network(first), checkpoint.network(second)
+    state = checkpoint.load(second)
+    one, other = checkpoint.network(first), checkpoint.network_in(state, second)
     begun = copy.deepcopy(other)
     try:
         adopt(one, begun)
@@ -41,7 +42,7 @@ def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
         name: share * values + (1 - share) * start[name] if values.is_floating_point() else values
         for name, values in other.state_dict().items()
     }
-    return checkpoint.load(second) | {"ema": mixed}
+    return state | {"ema": mixed}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

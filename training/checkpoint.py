@@ -107,13 +107,21 @@ def network(model: str | Path) -> nn.Module:
     """
     if Path(model).suffix != ".pt":
         return load_network(str(model))
-    state = load(Path(model))
+    return network_in(load(Path(model)), model)
+
+
+def network_in(state: State, name: str | Path) -> nn.Module:
+    """The network of a checkpoint, with its averaged weights. ``name`` is for errors.
+
+    Raises:
+        WeightsError: when it does not hold what it should.
+    """
     try:
         found = networks.build(state["config"])
         found.load_state_dict(state["ema"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise WeightsError(f"{model}: does not hold the weights it should ({reason})") from error
+        raise WeightsError(f"{name}: does not hold the weights it should ({reason})") from error
     return found.eval()
 
 
