@@ -109,6 +109,12 @@ def find(operator: str, device: torch.device) -> Operator:
     return served[1]
 
 
+def has_kernel(operator: str, device: torch.device) -> bool:
+    """Whether something faster than the reference serves ``operator`` there."""
+    served = _table.choice.get((operator, device.type))
+    return served is not None and served[0] != "reference"
+
+
 def missing(operator: str, kind: str) -> str:
     if _table.forced and _table.forced not in BACKENDS:
         return f"BANET_BACKEND must be one of {', '.join(BACKENDS)}, got {_table.forced}"

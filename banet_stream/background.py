@@ -41,7 +41,10 @@ class Background(ABC):
 
     @abstractmethod
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
-        """Three planes of the frame's shapes, depth and colour. ``alpha``: its matte, [h, w] in 0..1."""
+        """Three planes, of the frame's shapes, depth and colour, where it lies.
+
+        ``alpha``: its matte, [h, w] in 0..1.
+        """
 
     def begin(self, frame: Frame) -> None:
         """Told of the run's first frame, where that is not the first one it is asked for."""
@@ -86,13 +89,14 @@ class Still(Background):
         key = geometry(frame)
         if key != self._key:
             self._key = key
-            self._planes = ops.rgb_to_planes(
+            planes = ops.rgb_to_planes(
                 hdr.place(self.rgb(frame), frame.colour),
                 matrix=frame.colour.matrix,
                 full_range=frame.colour.full_range,
                 depth=frame.format.depth,
                 subsampling=frame.format.subsampling,
             )
+            self._planes = [plane.to(frame.device) for plane in planes]
         return self._planes
 
     @abstractmethod
@@ -234,7 +238,7 @@ class Video(Background):
         if self._graph is None:
             self._graph = fitting_graph(self.name, self._stream, self._current, frame)
         self._graph.vpush(self._current)
-        return [p.clone() for p in planes_of(self._graph.vpull(), frame.format)]
+        return [p.to(frame.device, copy=True) for p in planes_of(self._graph.vpull(), frame.format)]
 
 
 def fitting_graph(name: str, stream: av.VideoStream, first: av.VideoFrame, frame: Frame) -> av.filter.Graph:
@@ -286,7 +290,7 @@ def describe_kind(colour: Colour) -> str:
 def geometry(frame: Frame) -> tuple[object, ...]:
     """All of a frame that its background is made to fit: when it changes, so must the background."""
     shape = (frame.width, frame.height, frame.rotation, frame.sample_aspect_ratio)
-    return (*shape, frame.format, frame.colour)
+    return (*shape, frame.format, frame.colour, frame.device)
 
 
 def coding(picture: av.VideoFrame) -> tuple[object, ...]:

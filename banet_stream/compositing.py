@@ -12,11 +12,12 @@ from .background import Background, Transparent
 from .cutout import cut_out
 from .frame import AnyFrame, Frame, Packet
 from .matting import Matted, MatteStream
+from .placing import CPU, failing_on
 from .timings import Timings
 
 
 def compose(
-    items: Iterable[Matted | Packet],
+    items: Iterable[Matted[Frame] | Packet],
     background: Background,
     timings: Timings,
     *,
@@ -33,36 +34,43 @@ def compose(
             yield item
             continue
         if watch:
-            watch(*item)
+            watch(item.frame, item.alpha.cpu())
         yield put_before(item.frame, item.alpha, background, timings, keep_alpha=keep_alpha)
 
 
 def matte_frame(frame: AnyFrame, stream: MatteStream, background: Background) -> AnyFrame:
     """One frame with its subject before ``background``, for live work."""
-    return put_before(frame, stream.network_alpha(frame).cpu(), background, stream.timings)
+    return put_before(*stream.matted(frame), background, stream.timings)
 
 
 def put_before(
     frame: AnyFrame, alpha: Tensor, background: Background, timings: Timings, *, keep_alpha: bool = False
 ) -> AnyFrame:
-    """The frame with its subject before ``background``; ``keep_alpha`` as of :func:`compose`."""
-    if isinstance(background, Transparent):
+    """The frame with its subject before ``background``; ``keep_alpha`` as of :func:`compose`.
+
+    It works where frame and alpha lie; the result lies on the CPU, where encoders take it.
+
+    Raises:
+        MatteError: when a GPU fails.
+    """
+    with failing_on(frame.device):
+        if isinstance(background, Transparent):
+            with timings("composite"):
+                return cut_out(frame, alpha).to(CPU)
+        with timings("background"):
+            behind = background.planes(frame, alpha)
         with timings("composite"):
-            return cut_out(frame, alpha)
-    with timings("background"):
-        behind = background.planes(frame, alpha)
-    with timings("composite"):
-        planes = ops.composite(
-            frame.planes,
-            alpha,
-            behind,
-            depth=frame.format.depth,
-            subsampling=frame.format.subsampling,
-            light_wrap=background.light_wrap,
-        )
-    done = frame.with_planes(planes)
-    if keep_alpha:
-        with timings("alpha"):
-            full = ops.upsample_alpha(alpha, frame.planes[0], depth=frame.format.depth)
-        done = replace(done, alpha=full)
-    return done
+            planes = ops.composite(
+                frame.planes,
+                alpha,
+                behind,
+                depth=frame.format.depth,
+                subsampling=frame.format.subsampling,
+                light_wrap=background.light_wrap,
+            )
+            done = frame.with_planes(planes).to(CPU)
+        if keep_alpha:
+            with timings("alpha"):
+                full = ops.upsample_alpha(alpha, frame.planes[0], depth=frame.format.depth)
+            done = replace(done, alpha=full.to(CPU))
+        return done

@@ -67,7 +67,7 @@ def continue_colours(weighted: Tensor, cover: Tensor, neutral: float) -> Tensor:
     while max(level.shape[2:]) > 1:
         level = F.avg_pool2d(level, 2, ceil_mode=True)
         levels.append(level)
-    filled = torch.full((1, 1, 1, 1), neutral)
+    filled = torch.full((1, 1, 1, 1), neutral, device=weighted.device)
     for level in reversed(levels):
         coarse = F.interpolate(filled, level.shape[2:], mode="bilinear", align_corners=False)
         filled = (level[:, :1] + HARDLY * coarse) / (level[:, 1:] + HARDLY)

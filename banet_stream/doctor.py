@@ -66,7 +66,7 @@ def engine(device: str) -> str:
         if matter.engine.device.type == "cuda"
         else ""
     )
-    return f"{matter.description}{name}, {torch.get_num_threads()} threads"
+    return f"{matter.stream().description}{name}, {torch.get_num_threads()} threads"
 
 
 def encoders() -> str:

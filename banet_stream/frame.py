@@ -152,6 +152,16 @@ class Frame:
         """The same frame with other samples."""
         return replace(self, planes=planes)
 
+    def to(self, device: torch.device) -> Self:
+        """The same frame with its samples, and its matte, on ``device``."""
+        alpha = None if self.alpha is None else self.alpha.to(device)
+        return replace(self, planes=[plane.to(device) for plane in self.planes], alpha=alpha)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its samples lie."""
+        return self.planes[0].device
+
     @property
     def pts_seconds(self) -> float:
         return float(self.pts * self.time_base)

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from . import ops
 from .engines import Engine, load_engine
 from .errors import MatteError
-from .frame import Frame, Packet
+from .frame import AnyFrame, Frame, Packet
 from .hdr import for_network, is_hdr
 from .network import COARSEST_STRIDE, MEAN, STD
+from .placing import failing_on, place_beside
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
@@ -159,6 +160,13 @@ def checked_size(size: int) -> int:
     return size
 
 
+class Matted(NamedTuple, Generic[AnyFrame]):
+    """A frame and its matte at network size: [h, w] float32 in 0..1, both on one device."""
+
+    frame: AnyFrame
+    alpha: Tensor
+
+
 class MatteStream:
     """Mattes of one video's frames, in order. Not for several threads at once.
 
@@ -177,6 +185,7 @@ class MatteStream:
         mirrored: bool | None = None,
     ) -> None:
         self.matter = matter
+        self.place = place_beside(matter.engine.device)  # of the frames it is given
         self.mirrored = matter.mirrored if mirrored is None else mirrored
         self.timings = timings or Timings()
         self.save_power = save_power
@@ -188,8 +197,9 @@ class MatteStream:
 
     @property
     def description(self) -> str:
-        """See Matter."""
-        return self.matter._described(mirrored=self.mirrored)
+        """See Matter; and where frames are, if not on the CPU."""
+        described = self.matter._described(mirrored=self.mirrored)
+        return described if self.place.type == "cpu" else f"{described}, frames on {self.place}"
 
     def reset(self) -> None:
         """Forgets what came before: call it when the next frame does not follow the last."""
@@ -200,11 +210,22 @@ class MatteStream:
         small, luma = self.matter._see(rgb)
         return ops.upsample_alpha(self._mended(small).cpu(), luma).numpy()
 
+    def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
+        """The next frame and its matte, where they are to be composited (``placing``)."""
+        with self.timings("to input"), failing_on(self.place):
+            there = frame.to(self.place)
+        return Matted(there, self.network_alpha(there).to(self.place))
+
     def network_alpha(self, frame: Frame) -> Tensor:
-        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded."""
+        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded.
+
+        Raises:
+            MatteError: when the network or a GPU fails.
+        """
         aspect = frame.sample_aspect_ratio
         size = network_size(frame.height, frame.width, self.matter.size, aspect)
-        with self.timings("to input"):
+        with self.timings("to input"), failing_on(self.place):
+            frame = frame.to(self.place)
             high = is_hdr(frame.colour)
             coded = ops.frame_to_input(
                 frame.planes,
@@ -277,14 +298,7 @@ def network_size(
     return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, shown))  # type: ignore[return-value]
 
 
-class Matted(NamedTuple):
-    """A frame and its matte at network size: [h, w] float32 in 0..1, on the CPU."""
-
-    frame: Frame
-    alpha: Tensor
-
-
-def matte(items: Iterable[Frame | Packet], stream: MatteStream) -> Iterator[Matted | Packet]:
+def matte(items: Iterable[Frame | Packet], stream: MatteStream) -> Iterator[Matted[Frame] | Packet]:
     """Every frame with its matte; packets pass. The pipeline's second stage."""
     for item in items:
-        yield item if isinstance(item, Packet) else Matted(item, stream.network_alpha(item).cpu())
+        yield item if isinstance(item, Packet) else stream.matted(item)

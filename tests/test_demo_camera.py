@@ -105,6 +105,7 @@ class Engine:
 
     def __init__(self, engine: Any, before: Callable[[int], None]) -> None:
         self.engine, self.before, self.frames = engine, before, 0
+        self.device = engine.device
 
     def __call__(self, image: Tensor) -> Tensor:
         self.frames += 1

@@ -12,6 +12,7 @@ import torch
 from banet_stream.errors import UsageError, WeightsError
 from banet_stream.network import BANet
 from training import ablate, checkpoint, compare, evaluate, networks, sets, train
+from training.baselines import edanet
 from training.baselines.common import PlainOutput
 from training.baselines.pfcn import PFCN
 
@@ -65,6 +66,22 @@ def test_baselines_learn_on_any_size(name):
         found.append(loss.item())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert min(found[-3:]) < 0.9 * found[0]
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 16])
+def test_edanets_kernels_get_gradients_in_bfloat16_too(dilation):
+    """PyTorch's own are wrong on some CPUs, of a dilated convolution of this size."""
+    torch.manual_seed(2)
+    image, wanted = torch.randn(8, 40, 56, 40), torch.randn(8, 40, 56, 40)
+    for convolution in edanet.asymmetric(dilation)[:2]:
+        convolution.to(memory_format=torch.channels_last)
+        gradients = []
+        for mixed in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                found = convolution(image.to(memory_format=torch.channels_last))
+            gradients += torch.autograd.grad(found, convolution.weight, wanted.to(found.dtype))
+        exact, rounded = gradients
+        assert (rounded - exact).abs().max() < 0.03 * exact.abs().max()
 
 
 def test_pfcn_sees_place_and_the_mean_mask():
