@@ -65,7 +65,7 @@ class EDAModule(nn.Module):
 
 
 class SinglePrecisionConv2d(nn.Conv2d):
-    """In float32 under autocast, too, on a CPU: of 40 channels, dilated, PyTorch 2.13 (oneDNN) gives gradients
+    """On a CPU in float32 under autocast, too: of 40 channels, dilated, PyTorch 2.13 (oneDNN) gives gradients
     of the kernel in bfloat16 that hold whatever was in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
