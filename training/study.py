@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from banet_stream.engines import TorchEngine, choose_device
-from banet_stream.errors import BanetStreamError, Interrupted, UsageError
+from banet_stream.errors import BanetStreamError, InputError, Interrupted, UsageError
 
 from . import checkpoint, evaluate, networks, sets, train
 from .augment import ASPECTS, multiple_of_32
@@ -129,23 +129,41 @@ def device_name(device: str) -> str:
 
 
 def run(entries: Sequence[Entry], options: argparse.Namespace, name: str) -> None:
-    """All rows, one after the other; the table is written again after each."""
+    """All rows, one after the other; the table is written again after each.
+
+    Rows that ``--only`` leaves out stay as they were measured before.
+    """
     wanted = options.only.split(",") if options.only else [entry.name for entry in entries]
     unknown = sorted(set(wanted) - {entry.name for entry in entries})
     if unknown:
         known = ", ".join(entry.name for entry in entries)
         raise UsageError(f"--only: must be some of {known}, got {', '.join(unknown)}")
-    rows: list[Row] = []
+    out = Path(options.out)
+    rows = read_rows(out / f"{name}.json")
     for entry in entries:
         if entry.name not in wanted:
             continue
-        rows.append(measure(entry, options))
-        text = table(rows, stages(entry, options)[-1])
-        out = Path(options.out)
+        rows[entry.label] = measure(entry, options)
+        done = [rows[other.label] for other in entries if other.label in rows]
+        text = table(done, stages(entry, options)[-1])
         evaluate.write(out / f"{name}.md", (text + "\n").encode())
-        facts = [dataclasses.asdict(row) for row in rows]
+        facts = [dataclasses.asdict(row) for row in done]
         evaluate.write(out / f"{name}.json", (json.dumps(facts, indent=1) + "\n").encode())
     print(text)
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """Rows by label, as ``run`` wrote them; none where there is no such file.
+
+    Raises:
+        InputError: when it holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return {facts["label"]: Row(**facts) for facts in json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: holds no rows of a table ({error}); remove it") from error
 
 
 def parser(prog: str, description: str | None, out: str) -> argparse.ArgumentParser:
