@@ -23,6 +23,12 @@ ALPHA_SCALE = 5
 SAMPLE_STEP = 1
 SAMPLES_OFF = 1e-3  # the share of samples that may
 
+# Frames whose mattes two devices made: cuDNN multiplies in TF32, which moves alpha by a thousandth or two,
+# and guided upsampling magnifies that.
+NETWORK_STEPS = 3
+# Straight colours of a subject that covers less are quotients of two small numbers.
+COVERED = 0.5
+
 # Against the float64 reference of the colour conversion, in 1/255: the requirement.
 COLOUR_STEP = 1 / 255
 
