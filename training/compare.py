@@ -1,7 +1,7 @@
 """The paper's table 2: seven networks, one recipe, one budget.
 
 python -m training.compare --device cuda --workers 8
-python -m training.compare --iterations 400 --size 192 --batch 8 --out runs/compare-short
+python -m training.compare --iterations 250 --size 192 --batch 8 --out runs/compare-short
 
 Each network gets the paper's two stages (the refine loss belongs to BANet alone) with the same batches, and
 is measured alike. The same command goes on where it stopped.
