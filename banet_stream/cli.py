@@ -74,11 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gc.freeze()
     try:
         if words and words[0] in COMMANDS:
-            sys.exit(COMMANDS[words[0]](words[1:]))
+            sys.exit(run_command(words))
         main_command(words, own_process=arguments is None)
     except KeyboardInterrupt:  # before there was anything to keep
         print("banet-stream: interrupted", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
+
+
+def run_command(words: Sequence[str]) -> int:
+    """One of COMMANDS; returns its exit code."""
+    try:
+        code = COMMANDS[words[0]](words[1:])
+        print(end="", flush=True)
+    except BrokenPipeError:  # who read its words has left, as in `banet-stream doctor | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its exit
+        return 1
+    return code
 
 
 def main_command(words: Sequence[str], *, own_process: bool) -> None:

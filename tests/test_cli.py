@@ -357,3 +357,15 @@ def test_numbers_out_of_range_are_refused(
     assert stopped.value.code in (2, 4)
     assert says in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_reader_of_a_commands_words_may_leave() -> None:
+    """As ``head`` does."""
+    code = "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; cli.main(['doctor'])"
+    for words in (1, 100_000):  # written at the end, or on the way
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-c", code.format(words)]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (1, "")
