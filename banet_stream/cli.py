@@ -87,7 +87,7 @@ def run_command(words: Sequence[str]) -> int:
         code = COMMANDS[words[0]](words[1:])
         print(end="", flush=True)
     except BrokenPipeError:  # who read its words has left, as in `banet-stream doctor | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its exit
+        sys.stdout = None  # or Python fails once more at its end
         return 1
     return code
 

@@ -361,7 +361,10 @@ def test_numbers_out_of_range_are_refused(
 
 def test_a_reader_of_a_commands_words_may_leave() -> None:
     """As ``head`` does."""
-    code = "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; cli.main(['doctor'])"
+    code = (
+        "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; "
+        "cli.main(['doctor'])"
+    )
     for words in (1, 100_000):  # written at the end, or on the way
         reader, writer = os.pipe()
         os.close(reader)
