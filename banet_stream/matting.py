@@ -211,8 +211,13 @@ class MatteStream:
         return ops.upsample_alpha(self._mended(small).cpu(), luma).numpy()
 
     def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
-        """The next frame and its matte, where they are to be composited (``placing``). The matte is turned as
-        the frame is coded.
+        """The next frame and its matte, where they are to be composited (``placing``)."""
+        with self.timings("to input"), failing_on(self.place):
+            there = frame.to(self.place)
+        return Matted(there, self.network_alpha(there).to(self.place))
+
+    def network_alpha(self, frame: Frame) -> Tensor:
+        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded.
 
         Raises:
             MatteError: when the network or a GPU fails.
@@ -239,11 +244,7 @@ class MatteStream:
             upright = torch.rot90(coded, turns, (2, 3))
         with self.timings("network"):
             alpha = self._mended(upright)
-        return Matted(frame, torch.rot90(alpha, -turns).contiguous().to(self.place))
-
-    def network_alpha(self, frame: Frame) -> Tensor:
-        """The matte of the next frame at network size: [h, w] float32 in 0..1; see ``matted``."""
-        return self.matted(frame).alpha
+        return torch.rot90(alpha, -turns).contiguous()
 
     def _mended(self, image: Tensor) -> Tensor:
         """The matte [h, w] to show. What fades does so last: before smoothing, islands would come and go."""
