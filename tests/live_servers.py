@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import http.server
 import os
@@ -50,6 +51,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_for_listener(port: int) -> None:
+    """Until a server listens there. Connecting would take the one place of a server that takes one client; what
+    is only bound can be bound once more (SO_REUSEADDR), what listens can't."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens at port {port}")
 
 
 class RtspServer:

@@ -13,7 +13,7 @@ import av
 import pytest
 from conftest import read
 from live_runs import CAMERA, Running, is_green
-from live_servers import free_port, web_server
+from live_servers import free_port, wait_for_listener, web_server
 
 from banet_stream import Matter, kinds
 from banet_stream.contract import SINK_AWAY
@@ -105,7 +105,7 @@ def test_rtmp_out_with_sound_over_a_loss(running: Callable[..., Running], clip: 
     port = free_port()
     url = f"rtmp://127.0.0.1:{port}/app/key"
     first = RtmpReader(url)
-    time.sleep(1)
+    wait_for_listener(port)
     run = running(clip(frames=1500, audio="aac"), url)
     run.wait(lambda _: first.frames >= 10, "frames at the server")
     first.enough.set()
@@ -127,11 +127,12 @@ def test_rtmp_out_with_sound_over_a_loss(running: Callable[..., Running], clip: 
     not shutil.which("ffmpeg"), reason="no ffmpeg program to serve RTMP; apt-get install ffmpeg"
 )
 def test_rtmp_in(running: Callable[..., Running], clip: Clip, tmp_path: Path) -> None:
-    url = f"rtmp://127.0.0.1:{free_port()}/app/key"
+    port = free_port()
+    url = f"rtmp://127.0.0.1:{port}/app/key"
     line = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip(frames=50)), "-c", "copy"]
     server = subprocess.Popen([*line, "-f", "flv", "-listen", "1", url], stdin=subprocess.DEVNULL)
     try:
-        time.sleep(1)
+        wait_for_listener(port)
         run = running(url, tmp_path / "o.mkv")
         run.more_frames(20)
         run.end()
