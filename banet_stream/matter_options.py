@@ -38,6 +38,13 @@ def add_matter_options(group: Any) -> None:
         help="width at which the network sees 16:9 frames; others get as many pixels; default: by quality, "
         + sizes,
     )
+    add(
+        "--regions",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: where people are small in the frame, look closer at where they are; off: always at all "
+        "of it; default: auto",
+    )
     add("--device", default="auto", help="auto, cuda, cuda:N or cpu; default: auto")
     add("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)}, {INT8}; default: auto")
     add("--engine", default="auto", help=f"what runs the network: {', '.join(ENGINES)}; default: auto")
@@ -65,6 +72,7 @@ def make_matter(options: argparse.Namespace) -> Matter:
             precision=options.precision,
             size=point.size if options.size is None else options.size,
             mirrored=point.mirrored,
+            regions=options.regions == "auto",
             engine=options.engine,
             threads=options.threads,
         )

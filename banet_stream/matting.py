@@ -21,6 +21,7 @@ from .frame import AnyFrame, Frame, Packet
 from .hdr import for_network, is_hdr
 from .network import COARSEST_STRIDE, MEAN, STD
 from .placing import failing_on, place_beside
+from .regions import Gaze, See
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
@@ -54,10 +55,12 @@ CERTAIN, STEADY = 0.25, 0.35
 # A mean change of the normalised picture above this (a tenth of black to white) is a cut, or motion so fast
 # that there is nothing to steady.
 SCENE_CUT = 0.45
-# The motion gate: a patch of this many pixels whose mean changes by GATE_CHANGE (a fiftieth of black to
-# white, in normalised units) moves; a webcam's noise is averaged away. After MOST_RESTS frames in a row the
-# network looks anyway.
-GATE_PATCH, GATE_CHANGE, MOST_RESTS = 8, 0.09, 30
+# Motion is looked for in patches of so many pixels of what the network sees of a whole picture: a webcam's
+# noise is averaged away.
+PATCH = 8
+# The motion gate: a patch whose mean changes by GATE_CHANGE (a fiftieth of black to white, in normalised
+# units) moves. After MOST_RESTS frames in a row the network looks anyway.
+GATE_CHANGE, MOST_RESTS = 0.09, 30
 
 
 class Matter:
@@ -74,6 +77,8 @@ class Matter:
             (``network_size``).
         mirrored: of videos, too, the network sees every frame twice, as it is and mirrored, and the mean
             counts: more accurate, and twice its time. Single pictures are always seen so.
+        regions: where people are small in a picture the network looks closer at the region they are in
+            (``regions``), with no more pixels; else always at all of it.
 
     Raises:
         WeightsError, DeviceError, ValueError: when one of these can't be had.
@@ -89,8 +94,9 @@ class Matter:
         engine: str = "auto",
         threads: int = 0,
         mirrored: bool = False,
+        regions: bool = True,
     ) -> None:
-        self.model, self.size, self.mirrored = model, checked_size(size), mirrored
+        self.model, self.size, self.mirrored, self.regions = model, checked_size(size), mirrored, regions
         self.engine = load_engine(model, device=device, precision=precision, engine=engine, threads=threads)
 
     def at_size(self, size: int) -> Matter:
@@ -106,8 +112,8 @@ class Matter:
 
     def _described(self, *, mirrored: bool) -> str:
         engine = self.engine
-        size = f"size {self.size}{', mirrored too' if mirrored else ''}"
-        return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, {size}"
+        looks = (f"size {self.size}", *["mirrored too"] * mirrored, *["no regions"] * (not self.regions))
+        return f"{self.model} on {engine.name} {engine.device}, {engine.precision}, {', '.join(looks)}"
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The matte of one picture, without memory of earlier ones.
@@ -118,9 +124,7 @@ class Matter:
         Returns:
             float32 [H, W] in 0..1: how much of each pixel is person.
         """
-        small, luma = self._see(rgb)
-        alpha = ops.fade_islands(self._matte(small, mirrored=True)[0, 0])
-        return ops.upsample_alpha(alpha.cpu(), luma).numpy()
+        return self.stream(mirrored=True).alpha(rgb)
 
     def stream(self, *, mirrored: bool | None = None) -> MatteStream:
         """For the frames of one video in order: mattes with memory, steadier than single ones.
@@ -137,16 +141,6 @@ class Matter:
         if not bool(alpha.isfinite().all()):
             raise MatteError("the matte holds no numbers")
         return alpha
-
-    def _see(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Network input [1, 3, h, w] and luma [H, W] uint8 of a picture."""
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
-            raise ValueError(f"Matter.alpha: rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
-        picture = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).float() / 255
-        planes = ops.rgb_to_planes(picture, matrix="bt709", full_range=True, subsampling=(1, 1))
-        size = network_size(rgb.shape[0], rgb.shape[1], self.size)
-        small = ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)
-        return small, planes[0]
 
 
 def mean_with_mirrored(alpha: Tensor, image: Tensor, engine: Engine) -> Tensor:
@@ -190,9 +184,10 @@ class MatteStream:
         self.timings = timings or Timings()
         self.save_power = save_power
         self.frames = self.rested = 0  # seen, and those of them that the network did not see
-        self._previous: Tensor | None = None  # [1, 1, h, w]
-        self._seen: Tensor | None = None  # [1, 3, h/16, w/16]: the last picture, to notice cuts
-        self._gate: Tensor | None = None  # [1, 3, h/8, w/8]: the last picture that the network saw
+        self._gaze: Gaze | None = None
+        self._previous: Tensor | None = None  # [1, 1, H, W]
+        self._before: Tensor | None = None  # [1, 3, h/8, w/8]: patches of the last picture, to notice cuts
+        self._gate: Tensor | None = None  # and of the last one that the network saw
         self._rests = 0  # in a row
 
     @property
@@ -203,12 +198,20 @@ class MatteStream:
 
     def reset(self) -> None:
         """Forgets what came before: call it when the next frame does not follow the last."""
-        self._previous = self._seen = self._gate = None
+        self._gaze = self._previous = self._before = self._gate = None
 
     def alpha(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Like ``Matter.alpha``, for the next frame."""
-        small, luma = self.matter._see(rgb)
-        return ops.upsample_alpha(self._mended(small).cpu(), luma).numpy()
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+            raise ValueError(f"Matter.alpha: rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
+        picture = torch.from_numpy(np.require(rgb, requirements=("C", "W"))).float() / 255
+        planes = ops.rgb_to_planes(picture, matrix="bt709", full_range=True, subsampling=(1, 1))
+
+        def see(size: tuple[int, int]) -> Tensor:
+            return ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)
+
+        alpha = self._mended(see, rgb.shape[:2])
+        return ops.upsample_alpha(alpha.cpu(), planes[0]).numpy()
 
     def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
         """The next frame and its matte, where they are to be composited (``placing``)."""
@@ -217,63 +220,70 @@ class MatteStream:
         return Matted(there, self.network_alpha(there).to(self.place))
 
     def network_alpha(self, frame: Frame) -> Tensor:
-        """The matte of the next frame at network size: [h, w] float32 in 0..1, turned as it is coded.
+        """The matte of the next frame at the size the network saw it, or where it saw a region of it at that
+        scale: [h, w] float32 in 0..1, turned as it is coded.
 
         Raises:
             MatteError: when the network or a GPU fails.
         """
-        aspect = frame.sample_aspect_ratio
-        size = network_size(frame.height, frame.width, self.matter.size, aspect)
-        with self.timings("to input"), failing_on(self.place):
-            frame = frame.to(self.place)
-            high = is_hdr(frame.colour)
-            coded = ops.frame_to_input(
-                frame.planes,
-                size=size,
-                matrix=frame.colour.matrix,
-                full_range=frame.colour.full_range,
-                depth=frame.format.depth,
-                mean=(0.0, 0.0, 0.0) if high else MEAN,
-                std=(1.0, 1.0, 1.0) if high else STD,
-            )
-            if high:
-                seen = for_network(coded.permute(0, 2, 3, 1), frame.colour)
-                mean, std = (torch.tensor(values, device=seen.device) for values in (MEAN, STD))
-                coded = ((seen - mean) / std).permute(0, 3, 1, 2).contiguous()
-            turns = frame.rotation // 90
-            upright = torch.rot90(coded, turns, (2, 3))
-        with self.timings("network"):
-            alpha = self._mended(upright)
+        with failing_on(self.place):
+            there = frame.to(self.place)
+        turns = there.rotation // 90
+
+        def see(size: tuple[int, int]) -> Tensor:
+            with self.timings("to input"), failing_on(self.place):
+                coded = input_of(there, size if turns % 2 == 0 else size[::-1])
+                return torch.rot90(coded, turns, (2, 3))
+
+        shown = (there.height, there.width * float(there.sample_aspect_ratio))
+        alpha = self._mended(see, shown if turns % 2 == 0 else shown[::-1])
         return torch.rot90(alpha, -turns).contiguous()
 
-    def _mended(self, image: Tensor) -> Tensor:
-        """The matte [h, w] to show. What fades does so last: before smoothing, islands would come and go."""
-        return ops.fade_islands(self._smooth(image)[0, 0])
+    def _mended(self, see: See, shape: tuple[float, float]) -> Tensor:
+        """The matte [h, w] to show, of a picture of that shape. What fades does so last: before smoothing,
+        islands would come and go."""
+        alpha = self._smooth(see, shape)[0, 0]
+        with self.timings("network"):
+            return ops.fade_islands(alpha)
 
-    def _smooth(self, image: Tensor) -> Tensor:
+    def _smooth(self, see: See, shape: tuple[float, float]) -> Tensor:
         """The matte [1, 1, h, w], steadied by the one before where both agree."""
         self.frames += 1
-        if self.save_power and self._nothing_moves(image):
+        size = network_size(*shape, self.matter.size)
+        if self._gaze is None or (self._gaze.shape, self._gaze.size) != (shape, size):
+            self.reset()
+            self._gaze = self._gaze_at(shape, size)
+        image = see(self._gaze.region.picture)
+        patches = F.adaptive_avg_pool2d(image, (size[0] // PATCH, size[1] // PATCH))
+        if self.save_power and self._nothing_moves(patches):
             assert self._previous is not None
             return self._previous
-        alpha = self.matter._matte(image, mirrored=self.mirrored)
-        seen = F.avg_pool2d(image, 16)
-        previous, before = self._previous, self._seen
-        if previous is not None and before is not None and previous.shape == alpha.shape:
-            cut = float((seen - before).abs().mean()) > SCENE_CUT
-            if not cut:
+        previous = self._previous
+        if self._before is not None and is_cut(self._before, patches):
+            previous, self._gaze = None, self._gaze_at(shape, size)
+            image = see(size)
+        alpha = self._gaze.follow(image, patches, see)
+        if previous is not None:
+            with self.timings("network"):
+                if previous.shape != alpha.shape:
+                    previous = F.interpolate(previous, alpha.shape[2:], mode="bilinear")
                 steadied = ops.steady_alpha(alpha[0, 0], previous[0, 0], certain=CERTAIN, steady=STEADY)
-                alpha = steadied[None, None]
-        self._previous, self._seen = alpha, seen
+            alpha = steadied[None, None]
+        self._previous, self._before = alpha, patches
         return alpha
 
-    def _nothing_moves(self, image: Tensor) -> bool:
-        """Whether ``image`` looks everywhere like the last one the network saw. That one, not the frame
+    def _gaze_at(self, shape: tuple[float, float], size: tuple[int, int]) -> Gaze:
+        def matte(image: Tensor) -> Tensor:
+            with self.timings("network"):
+                return self.matter._matte(image, mirrored=self.mirrored)
+
+        return Gaze(matte, shape, size, fixed=not self.matter.regions)
+
+    def _nothing_moves(self, patches: Tensor) -> bool:
+        """Whether a picture looks everywhere like the last one the network saw. That one, not the frame
         before: slow motion adds up."""
-        patches = F.avg_pool2d(image, GATE_PATCH)
-        before, previous = self._gate, self._previous
-        if before is not None and previous is not None and before.shape == patches.shape:
-            still = float((patches - before).abs().max()) < GATE_CHANGE
+        if self._gate is not None:
+            still = float((patches - self._gate).abs().max()) < GATE_CHANGE
             if still and self._rests < MOST_RESTS:
                 self._rests += 1
                 self.rested += 1
@@ -282,8 +292,32 @@ class MatteStream:
         return False
 
 
+def is_cut(before: Tensor, patches: Tensor) -> bool:
+    """Whether a picture does not follow the one before."""
+    return float(F.avg_pool2d(patches - before, 2).abs().mean()) > SCENE_CUT
+
+
+def input_of(frame: Frame, size: tuple[int, int]) -> Tensor:
+    """A frame as the network sees it, [1, 3, h, w] normalised, as it is coded."""
+    high = is_hdr(frame.colour)
+    coded = ops.frame_to_input(
+        frame.planes,
+        size=size,
+        matrix=frame.colour.matrix,
+        full_range=frame.colour.full_range,
+        depth=frame.format.depth,
+        mean=(0.0, 0.0, 0.0) if high else MEAN,
+        std=(1.0, 1.0, 1.0) if high else STD,
+    )
+    if not high:
+        return coded
+    seen = for_network(coded.permute(0, 2, 3, 1), frame.colour)
+    mean, std = (torch.tensor(values, device=seen.device) for values in (MEAN, STD))
+    return ((seen - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
 def network_size(
-    height: int, width: int, size: int, sample_aspect_ratio: Fraction = Fraction(1)
+    height: float, width: float, size: int, sample_aspect_ratio: Fraction = Fraction(1)
 ) -> tuple[int, int]:
     """Height and width the network sees: the frame's shape as shown, both sides multiples of 32.
 

@@ -34,7 +34,7 @@ class Unsmoothed(MatteStream):
 
     def network_alpha(self, frame: Frame) -> torch.Tensor:
         """See MatteStream."""
-        self.reset()
+        self._previous = None
         return super().network_alpha(frame)
 
 

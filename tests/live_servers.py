@@ -54,8 +54,8 @@ def free_port() -> int:
 
 
 def wait_for_listener(port: int) -> None:
-    """Until a server listens there. Connecting would take the one place of a server that takes one client; what
-    is only bound can be bound once more (SO_REUSEADDR), what listens can't."""
+    """Until a server listens there. Connecting would take the one place of a server that takes one client;
+    what is only bound can be bound once more (SO_REUSEADDR), what listens can't."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with socket.socket() as probe:

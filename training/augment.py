@@ -35,6 +35,8 @@ LARGEST_ANGLE = 45.0
 LIGHTNESS = (0.7, 1.3)
 # How often somebody put before another background is not alone.
 COMPANY_CHANCE = 0.2
+# How often somebody who is seen down to their feet stands above the crop's lower edge.
+LIFTED_CHANCE = 0.5
 # How often a picture is shown whole, between bars.
 BARS_CHANCE = 0.06
 # Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
@@ -281,13 +283,13 @@ def stand_before(behind: Sample, sample: Sample, view: View) -> Sample:
 
 
 def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) -> View:
-    """How somebody cut out may stand in a crop: on its lower edge, and so that no part of them that their
-    picture cuts off ends in mid-air; mostly with their head in it."""
+    """How somebody cut out may stand in a crop: so that no part of them that their picture cuts off ends in
+    mid-air; mostly with their head in it; with their feet, where they are seen, sometimes above its edge."""
     rows, columns = matte.shape
     mirrored = bool(rng.random() < 0.5)
     person = (matte[:, ::-1] if mirrored else matte) >= 128
     left, right = (np.count_nonzero(person[:, column]) > 0.02 * rows for column in (0, -1))
-    top = np.count_nonzero(person[0]) > 0.02 * columns
+    top, bottom = (np.count_nonzero(person[row]) > 0.02 * columns for row in (0, -1))
     scale = rng.uniform(0.55, 1.25) * height / rows
     if left and right:
         scale = max(scale, width / columns)
@@ -307,7 +309,9 @@ def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) ->
         above = -rng.uniform(0, 0.05) * height
     elif above + head < 0 and rng.random() < 0.85:
         above = rng.uniform(0, 0.2) * height - head
-    above = max(above, height - rows * scale)  # never off the ground
+    above = max(above, height - rows * scale)
+    if not (top or bottom) and rng.random() < LIFTED_CHANCE:
+        above -= rng.uniform(0, 0.3) * height
     shift = ((x - width / 2) / scale, (above - height / 2) / scale + rows / 2)
     return View(float(scale), 0.0, mirrored, shift)
 

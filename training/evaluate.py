@@ -100,7 +100,14 @@ def alone(network: Callable[[Tensor], Tensor], size: int) -> Predict:
 
 
 def predictor(
-    model: str, *, size: int, precision: str, device: str, product: bool, clips: bool = False
+    model: str,
+    *,
+    size: int,
+    precision: str,
+    device: str,
+    product: bool,
+    clips: bool = False,
+    regions: bool = True,
 ) -> Predict:
     """What to measure, by the command's options.
 
@@ -108,7 +115,7 @@ def predictor(
         WeightsError, DeviceError, UsageError: when one of them can't be had.
     """
     if product:
-        return product_of(model, size=size, precision=precision, device=device, clips=clips)
+        return product_of(model, size=size, precision=precision, device=device, clips=clips, regions=regions)
     if size < 1:
         raise UsageError(f"--size: must be 1 or more, got {size}")
     where = choose_device(device)
@@ -117,7 +124,7 @@ def predictor(
     return alone(engine, size)
 
 
-def product_of(model: str, *, size: int, precision: str, device: str, clips: bool) -> Predict:
+def product_of(model: str, *, size: int, precision: str, device: str, clips: bool, regions: bool) -> Predict:
     """``Matter``; a checkpoint goes there the way it will be shipped, through a .safetensors file."""
     with tempfile.TemporaryDirectory() as folder:
         if Path(model).suffix == ".pt":
@@ -125,7 +132,7 @@ def product_of(model: str, *, size: int, precision: str, device: str, clips: boo
             checkpoint.write_weights(exported, checkpoint.load(Path(model)))
             model = str(exported)
         try:
-            matter = Matter(model, device=device, precision=precision, size=size)
+            matter = Matter(model, device=device, precision=precision, size=size, regions=regions)
         except ValueError as error:
             raise UsageError(str(error)) from error
     if not clips:
@@ -238,6 +245,7 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         product=options.product,
         clips=options.clips,
+        regions=options.regions == "auto",
     )
     scores, total = score(predict, pairs, clips=options.clips, skip_broken=options.broken == "skip")
     numbers = summary(scores, total)
@@ -248,7 +256,10 @@ def run(options: argparse.Namespace) -> None:
     if options.table:
         write(Path(options.table), (table(scores) + "\n").encode())
     if options.json:
-        facts = {name: getattr(options, name) for name in ("model", "size", "precision", "product", "clips")}
+        facts = {
+            name: getattr(options, name)
+            for name in ("model", "size", "precision", "product", "clips", "regions")
+        }
         report = facts | {"data": Path(options.data).name} | numbers
         report["pictures"] = [{"key": s.key} | s.numbers for s in scores]
         write(Path(options.json), (json.dumps(report, indent=1) + "\n").encode())
@@ -267,6 +278,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default=DEFAULT_DATA, help="tar, folder or video (default: %(default)s)")
     parser.add_argument("--split", default="", help="of a data set that has several, such as train")
     parser.add_argument("--mattes", metavar="VIDEO", help="with a video as --data: its mattes, grey")
+    parser.add_argument("--regions", choices=("auto", "off"), default="auto", help="with --product: as there")
     parser.add_argument("--clips", action="store_true", help="the pictures are clips' frames: dtSSD too")
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="longest side (default: %(default)s)")
     parser.add_argument("--product", action="store_true", help="measure Matter, not the network alone")
