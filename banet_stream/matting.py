@@ -21,7 +21,7 @@ from .frame import AnyFrame, Frame, Packet
 from .hdr import for_network, is_hdr
 from .network import COARSEST_STRIDE, MEAN, STD
 from .placing import failing_on, place_beside
-from .regions import Gaze, See
+from .regions import Gaze, Look, See
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
@@ -185,7 +185,7 @@ class MatteStream:
         self.save_power = save_power
         self.frames = self.rested = 0  # seen, and those of them that the network did not see
         self._gaze: Gaze | None = None
-        self._previous: Tensor | None = None  # [1, 1, H, W]
+        self._previous: Look | None = None
         self._before: Tensor | None = None  # [1, 3, h/8, w/8]: patches of the last picture, to notice cuts
         self._gate: Tensor | None = None  # and of the last one that the network saw
         self._rests = 0  # in a row
@@ -242,16 +242,17 @@ class MatteStream:
     def _mended(self, see: See, shape: tuple[float, float]) -> Tensor:
         """The matte [h, w] to show, of a picture of that shape. What fades does so last: before smoothing,
         islands would come and go."""
-        alpha = self._smooth(see, shape)[0, 0]
+        region, alpha = self._smooth(see, shape)
         with self.timings("network"):
-            return ops.fade_islands(alpha)
+            return region.paste(ops.fade_islands(alpha[0, 0])[None, None])[0, 0]
 
-    def _smooth(self, see: See, shape: tuple[float, float]) -> Tensor:
-        """The matte [1, 1, h, w], steadied by the one before where both agree."""
+    def _smooth(self, see: See, shape: tuple[float, float]) -> Look:
+        """The matte of what the network saw, steadied by the one before where both agree."""
         self.frames += 1
         size = network_size(*shape, self.matter.size)
-        if self._gaze is None or (self._gaze.shape, self._gaze.size) != (shape, size):
+        if self._gaze is not None and (self._gaze.shape, self._gaze.size) != (shape, size):
             self.reset()
+        if self._gaze is None:
             self._gaze = self._gaze_at(shape, size)
         image = see(self._gaze.region.picture)
         patches = F.adaptive_avg_pool2d(image, (size[0] // PATCH, size[1] // PATCH))
@@ -262,15 +263,14 @@ class MatteStream:
         if self._before is not None and is_cut(self._before, patches):
             previous, self._gaze = None, self._gaze_at(shape, size)
             image = see(size)
-        alpha = self._gaze.follow(image, patches, see)
+        look = self._gaze.follow(image, patches, see)
         if previous is not None:
             with self.timings("network"):
-                if previous.shape != alpha.shape:
-                    previous = F.interpolate(previous, alpha.shape[2:], mode="bilinear")
-                steadied = ops.steady_alpha(alpha[0, 0], previous[0, 0], certain=CERTAIN, steady=STEADY)
-            alpha = steadied[None, None]
-        self._previous, self._before = alpha, patches
-        return alpha
+                now, before = look.alpha[0, 0], previous.at(look.region)[0, 0]
+                steadied = ops.steady_alpha(now, before, certain=CERTAIN, steady=STEADY)
+            look = look._replace(alpha=steadied[None, None])
+        self._previous, self._before = look, patches
+        return look
 
     def _gaze_at(self, shape: tuple[float, float], size: tuple[int, int]) -> Gaze:
         def matte(image: Tensor) -> Tensor:

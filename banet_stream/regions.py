@@ -24,8 +24,9 @@ from .network import COARSEST_STRIDE
 SOMEBODY = 0.2
 # What a region holds around people, as a share of their longer side: to begin with, and at least.
 MARGIN, SMALLEST_MARGIN = 0.2, 0.04
-# How many times as large as in the whole picture people are seen: not worth it below, not trained for above.
-SMALLEST_ZOOM, LARGEST_ZOOM = 1.15, 3.0
+# How many times as large as in the whole picture people are seen. Not worth it below; above, what is done
+# with mattes of the whole picture at that scale takes longer than the network.
+SMALLEST_ZOOM, LARGEST_ZOOM = 1.15, 2.25
 # A region whose zoom is within this factor of the best one stays: edges look a little otherwise at another.
 ZOOM_TOLERANCE = 1.25
 # The matte fades out over so many pixels where a region ends within the picture.
@@ -123,6 +124,17 @@ class Region:
         across = fade(self.width, self.left > 0, right > 0, alpha)
         return F.pad(alpha * down[:, None] * across, (self.left, right, self.top, bottom))
 
+    def place(self, box: Box) -> Box:
+        """Where in the picture something is that lies at ``box`` in the window."""
+        own = self.box
+        down, across = own.bottom - own.top, own.right - own.left
+        return Box(
+            own.top + box.top * down,
+            own.top + box.bottom * down,
+            own.left + box.left * across,
+            own.left + box.right * across,
+        )
+
     def holds(self, box: Box) -> bool:
         """Whether the window holds it with a margin (``SMALLEST_MARGIN``), as far as the picture goes."""
         wanted, own = box.wider(SMALLEST_MARGIN, self.picture), self.box
@@ -184,6 +196,26 @@ def centred(start: float, end: float, side: int, length: int) -> int:
     return min(max(0, round((start + end) / 2 * length - side / 2)), length - side)
 
 
+class Look(NamedTuple):
+    """What the network saw, and its matte of it, [1, 1, h, w]."""
+
+    region: Region
+    alpha: Tensor
+
+    def at(self, region: Region) -> Tensor:
+        """The matte of another region."""
+        if region == self.region:
+            return self.alpha
+        pasted = self.region.paste(self.alpha)
+        return region.cut(F.interpolate(pasted, region.picture, mode="bilinear"))
+
+    @property
+    def box(self) -> Box | None:
+        """Where in the picture somebody is; None: nowhere."""
+        found = box_of(self.alpha[0, 0])
+        return found and self.region.place(found)
+
+
 class Gaze:
     """Follows the people of one video with a region, frame by frame.
 
@@ -210,8 +242,8 @@ class Gaze:
         self._reach: Box | None = None  # where people were since it was chosen
         self._around: Tensor | None = None  # the patches of the frame in which all was looked at
 
-    def follow(self, image: Tensor, patches: Tensor, see: See) -> Tensor:
-        """The next frame's matte [1, 1, H, W], at the scale of the region it was seen in.
+    def follow(self, image: Tensor, patches: Tensor, see: See) -> Look:
+        """The next frame.
 
         Args:
             image: what ``see`` gives for ``region.picture``.
@@ -219,28 +251,28 @@ class Gaze:
             see: the frame at another size.
         """
         region = self.region
-        alpha = self._look(region, image)
+        look = self._look(region, image)
         self._kept, self._unseen = self._kept + 1, self._unseen + 1
         late = self._begins or self._kept >= FRAMES_KEPT
         if self.fixed or (region.is_whole and not late):
-            return alpha
-        box = box_of(alpha[0, 0])
+            return look
+        box = look.box
         lost = not region.is_whole and (box is None or not region.holds(box))
         if not (late or lost or self._changed_outside(patches)):
             self._reach = joined(box, self._reach)
-            return alpha
-        around = alpha if region.is_whole else self._look(whole(self.size), see(self.size))
+            return look
+        around = look if region.is_whole else self._look(whole(self.size), see(self.size))
         self._around, self._unseen = patches, 0
-        found = box_of(ops.fade_islands(around[0, 0]))
+        found = around._replace(alpha=ops.fade_islands(around.alpha[0, 0])[None, None]).box
         if not region.is_whole:
             found = joined(found, box)
         chosen = self._choose(found, late=late)
         if chosen == region:
-            return alpha
+            return look
         return around if chosen.is_whole else self._look(chosen, see(chosen.picture))
 
-    def _look(self, region: Region, image: Tensor) -> Tensor:
-        return region.paste(self._matte(region.cut(image)))
+    def _look(self, region: Region, image: Tensor) -> Look:
+        return Look(region, self._matte(region.cut(image)))
 
     def _choose(self, found: Box | None, *, late: bool) -> Region:
         """The region from now on. Unless it is ``late`` it only grows."""

@@ -24,7 +24,8 @@ from .output import move_into_place
 from .segments import SEGMENT_BYTES, SEGMENT_FRAMES, Segments
 
 # Frames before the joint that are matted again, not composited: the matte's memory of the past fades by a
-# third with each (matting.STEADY), so after these it is as if nothing had happened.
+# third with each (matting.STEADY), so after these it is as if nothing had happened. (But the region that the
+# network looks at is chosen anew there.)
 WARM_UP_FRAMES = 16
 
 

@@ -61,7 +61,7 @@ def measure(clip: Path, matter: Matter, limit: int) -> str:
         raw, smooth = raw_stream.network_alpha(frame), smooth_stream.network_alpha(frame)
         luma = F.interpolate(frame.planes[0][None, None].float(), raw.shape, mode="area")
         luma = F.avg_pool2d(luma, NEIGHBOURS, 1, NEIGHBOURS // 2)[0, 0]
-        if before is not None:
+        if before is not None and before[2].shape == luma.shape:  # else another region was chosen
             change = (luma - before[2]).abs()
             still, moving = change < STILL, change > MOVING
             velocity = (raw - before[0])[moving]

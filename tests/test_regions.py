@@ -25,6 +25,7 @@ from banet_stream.regions import (
     SMALLEST_ZOOM,
     Box,
     Gaze,
+    Look,
     Region,
     box_of,
     region_for,
@@ -89,11 +90,26 @@ def test_cut_and_pasted_it_lies_where_it_was():
     assert float(back[0, 0, 32, 10]) < 0.1  # fades towards nobody
 
 
+def test_a_matte_of_another_region():
+    """For the temporal blend where the region changes."""
+    picture = F.avg_pool2d(torch.rand(1, 1, 256, 448), 31, 1, 15)
+    first, second = Region((256, 448), 0, 64, 256, 192), Region((320, 544), 0, 128, 320, 160)
+    found = Look(first, first.cut(picture)).at(second)
+    wanted = second.cut(F.interpolate(picture, (320, 544), mode="bilinear"))
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert Look(first, picture).at(first) is picture
+
+
 def test_where_somebody_is():
     alpha = torch.zeros(10, 20)
     assert box_of(alpha) is None
     alpha[2:5, 8:11] = 0.5
     assert box_of(alpha) == Box(0.2, 0.5, 0.4, 0.55)
+    window = Region((64, 128), 32, 32, 32, 64)
+    alpha = torch.zeros(1, 1, 32, 64)
+    assert Look(window, alpha).box is None
+    alpha[..., 8:16, :32] = 1
+    assert Look(window, alpha).box == Box(40 / 64, 48 / 64, 32 / 128, 64 / 128)
 
 
 # --- following ---------------------------------------------------------------------------------------
@@ -121,8 +137,8 @@ class Scene:
 
         self.frame = frame
         patches = see((SIZE[0] // 8, SIZE[1] // 8))
-        alpha = self.gaze.follow(see(self.gaze.region.picture), patches, see)
-        return F.interpolate(alpha, SHAPE, mode="bilinear")
+        region, alpha = self.gaze.follow(see(self.gaze.region.picture), patches, see)
+        return F.interpolate(region.paste(alpha), SHAPE, mode="bilinear")
 
     def missed(self, alpha: Tensor) -> float:
         """Share of the people that the matte lacks."""
