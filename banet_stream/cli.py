@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -86,10 +87,28 @@ def run_command(words: Sequence[str]) -> int:
     try:
         code = COMMANDS[words[0]](words[1:])
         print(end="", flush=True)
-    except BrokenPipeError:  # who read its words has left, as in `banet-stream doctor | head -1`
-        sys.stdout = None  # or Python fails once more at its end
+    except OSError as error:
+        if not (isinstance(error, BrokenPipeError) or is_lost(sys.stdout)):
+            raise
+        go_on_without_output(error)
         return 1
     return code
+
+
+def is_lost(stream: TextIO | None) -> bool:
+    """Whether nothing more can be written there."""
+    try:
+        print(end="", file=stream, flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def go_on_without_output(error: OSError) -> None:
+    """For when its reader has left, as in ``banet-stream doctor | head``, or the disk is full."""
+    if not isinstance(error, BrokenPipeError):
+        print(f"note: standard output can't be written: {error.strerror}", file=sys.stderr)
+    sys.stdout = None  # or Python fails once more at its end
 
 
 def main_command(words: Sequence[str], *, own_process: bool) -> None:
@@ -280,10 +299,8 @@ def report(summary: Summary, options: argparse.Namespace) -> None:
     target = sys.stderr if str(summary.output) == STANDARD else sys.stdout
     try:
         print(as_json(summary) if options.json else in_words(summary, options), file=target, flush=True)
-    except OSError as error:
-        # Who would have read it is gone, or a disk is full: the work is done all the same.
-        print(f"note: standard output can't be written: {error.strerror}", file=sys.stderr)
-        sys.stdout = None  # or Python fails once more at its end
+    except OSError as error:  # the work is done all the same
+        go_on_without_output(error)
 
 
 def as_json(summary: Summary) -> str:

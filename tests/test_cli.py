@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -359,16 +359,37 @@ def test_numbers_out_of_range_are_refused(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_reader_of_a_commands_words_may_leave() -> None:
+WORDY = (
+    "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; "
+    "cli.main(['doctor'])"
+)
+
+
+@pytest.mark.parametrize("words", [1, 100_000])  # written at the end, or on the way
+def test_a_reader_of_a_commands_words_may_leave(words: int) -> None:
     """As ``head`` does."""
-    code = (
-        "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; "
-        "cli.main(['doctor'])"
-    )
-    for words in (1, 100_000):  # written at the end, or on the way
-        reader, writer = os.pipe()
-        os.close(reader)
-        command = [sys.executable, "-c", code.format(words)]
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-        os.close(writer)
-        assert (done.returncode, done.stderr) == (1, "")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", WORDY.format(words)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [1, 100_000])
+def test_a_commands_words_on_a_full_disk(words: int) -> None:
+    command = [sys.executable, "-c", WORDY.format(words)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "note: standard output can't be written: No space left on device\n"
+
+
+def test_a_commands_own_errors_are_not_taken_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Sequence[str]) -> int:
+        raise FileNotFoundError("none")
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", fail)
+    with pytest.raises(FileNotFoundError):
+        cli.main(["doctor"])

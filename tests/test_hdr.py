@@ -102,10 +102,14 @@ def test_a_white_picture_is_put_at_diffuse_white(
 ) -> None:
     from banet_stream.matting import MatteStream
 
-    monkeypatch.setattr(MatteStream, "network_alpha", lambda self, frame: torch.zeros(32, 32))
+    shown = []
+    monkeypatch.setattr(
+        MatteStream, "network_alpha", lambda self, frame: shown.append(frame) or torch.zeros(32, 32)
+    )
     source, output = hdr_source(tmp_path / "in.mp4", transfer), tmp_path / "out.mkv"
     matter = Matter(device="cpu", size=64)
     process(source, output, background="white", matter=matter, encoding=EncodeOptions("ffv1"))
+    assert shown
     with av.open(str(output)) as container:
         frame = next(container.decode(video=0))
         luma, u, v = (float(p.float().mean()) for p in planes_of(frame, PIXEL_FORMATS["yuv420p10le"]))
