@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from banet_stream import Matter
+from banet_stream.cli import build_parser
+from banet_stream.matter_options import make_matter
 from banet_stream.matting import network_size
 from banet_stream.picture import frame_of
 from banet_stream.regions import (
@@ -279,8 +280,9 @@ def test_in_turned_frames_too(far_away: tuple[np.ndarray, np.ndarray], rotation:
     assert np.abs(large - mask).mean() < 0.02
 
 
-def test_the_description_says_so(stub: Callable[..., Matter]) -> None:
-    matter = stub()
-    assert "regions" not in matter.description
-    matter.regions = False
-    assert matter.description.endswith("no regions")
+@pytest.mark.parametrize(("word", "regions"), [("auto", True), ("off", False)])
+def test_the_option(word: str, regions: bool) -> None:
+    words = ["in.mp4", "-o", "out.mp4", "--device", "cpu", "--precision", "float32", "--regions", word]
+    matter = make_matter(build_parser().parse_args(words))
+    assert matter.regions is regions
+    assert ("no regions" in matter.description) is not regions

@@ -11,9 +11,9 @@ frames (a.1, a.2, ...; b.1 begins another), and dtSSD tells how steady the matte
 By default the network is measured alone: the picture with its longer side at --size, enlarged where it is
 smaller, goes through the product's engine, and the matte comes back by plain bilinear interpolation. With
 --product the whole of ``Matter(model, size=SIZE).alpha(picture)`` is measured: its resampling, which rounds
-the network's sides to multiples of 32 and enlarges only very small pictures, its second look at the mirrored
-picture, and its edge-guided upsampling; of clips, ``Matter.stream()``, which looks once and remembers the
-frame before.
+the network's sides to multiples of 32 and enlarges only very small pictures, its closer look at people who
+are small, its second look at the mirrored picture, and its edge-guided upsampling; of clips,
+``Matter.stream()``, which looks once and remembers the frame before.
 """
 
 from __future__ import annotations
