@@ -226,30 +226,6 @@ def test_average_with_the_narrow_network_that_a_wide_one_started_from(root, whol
         average.main([str(wide), str(first), "--out", str(out)])
 
 
-def test_what_a_narrow_network_learnt_is_added_to_a_wide_one(root, whole, tmp_path, capsys):
-    first = whole / "checkpoint.pt"
-    wide, later, plain, out = (
-        tmp_path / name / "checkpoint.pt" for name in ("wide", "later", "plain", "out")
-    )
-    train.train(configure(root, wide.parent, init=str(first), channels=72, iterations=1))
-    train.train(configure(root, later.parent, init=str(first), iterations=2))
-    average.main([str(first), str(wide), "--share", "0", "--out", str(plain)])  # computes what the first does
-    image = torch.randn(1, 3, 64, 96)
-    for share, source in (("0", first), ("1", later)):
-        words = [str(plain), str(later), "--since", str(first), "--share", share, "--out", str(out)]
-        average.main(words)
-        with torch.no_grad():
-            wanted, found = (checkpoint.network(path)(image).alpha for path in (source, out))
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    state = checkpoint.load(out)
-    assert [a["iteration"] for a in state["ancestors"]] == [8, 2]
-    assert "To it was added what was learnt up to `checkpoint.pt` (iteration 2" in card.ancestry(state)
-    with pytest.raises(SystemExit) as stopped:
-        average.main([str(later), str(wide), "--since", str(first), "--out", str(out)])
-    assert stopped.value.code == UsageError.exit_code
-    assert "hold different networks" in capsys.readouterr().err
-
-
 def test_average_lies_between_two_checkpoints(root, tmp_path, capsys):
     paths = []
     for number in (1, 2):
