@@ -21,7 +21,7 @@ from .frame import AnyFrame, Frame, Packet
 from .hdr import for_network, is_hdr
 from .network import COARSEST_STRIDE, MEAN, STD
 from .placing import failing_on, place_beside
-from .regions import Gaze, Look, See
+from .regions import CHANGE, Gaze, Look, See
 from .timings import Timings
 
 DEFAULT_MODEL = "banet64"
@@ -58,9 +58,9 @@ SCENE_CUT = 0.45
 # Motion is looked for in patches of so many pixels of what the network sees of a whole picture: a webcam's
 # noise is averaged away.
 PATCH = 8
-# The motion gate: a patch whose mean changes by GATE_CHANGE (a fiftieth of black to white, in normalised
-# units) moves. After MOST_RESTS frames in a row the network looks anyway.
-GATE_CHANGE, MOST_RESTS = 0.09, 30
+# The motion gate: a patch whose mean changes by ``regions.CHANGE`` moves. After so many frames in a row the
+# network looks anyway.
+MOST_RESTS = 30
 
 
 class Matter:
@@ -283,7 +283,7 @@ class MatteStream:
         """Whether a picture looks everywhere like the last one the network saw. That one, not the frame
         before: slow motion adds up."""
         if self._gate is not None:
-            still = float((patches - self._gate).abs().max()) < GATE_CHANGE
+            still = float((patches - self._gate).abs().max()) < CHANGE
             if still and self._rests < MOST_RESTS:
                 self._rests += 1
                 self.rested += 1

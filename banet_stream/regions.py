@@ -291,7 +291,7 @@ class Gaze:
 
     def _changed_outside(self, patches: Tensor) -> bool:
         """Whether something did, where the region does not reach, since all was looked at."""
-        if self.region.is_whole or self._around is None or self._unseen < FRAMES_UNSEEN:
+        if self._around is None or self._unseen < FRAMES_UNSEEN:
             return False
         height, width = patches.shape[2:]
         box = self.region.box
