@@ -11,7 +11,16 @@ from torch import Tensor
 
 from . import reference
 from .kernel_options import alpha_options, colour_options, is_channels_last, packed
-from .reference import ALPHA_FLOOR, LUMA_WEIGHTS, SMALL_ISLAND, SURE_ISLAND, TINY, YuvScale
+from .reference import (
+    ALPHA_FLOOR,
+    ISLAND_CORE,
+    LEFT_OF_PIXEL,
+    LUMA_WEIGHTS,
+    SMALL_ISLAND,
+    SURE_ISLAND,
+    TINY,
+    YuvScale,
+)
 
 _ops = torch.ops.banet_stream
 
@@ -206,12 +215,21 @@ def _(
 
 
 def fade_islands(alpha: Tensor) -> Tensor:
-    return _ops.fade_islands(alpha.contiguous(), ALPHA_FLOOR, *SMALL_ISLAND, *SURE_ISLAND)
+    options = (ALPHA_FLOOR, ISLAND_CORE, *SMALL_ISLAND, *SURE_ISLAND, *LEFT_OF_PIXEL)
+    return _ops.fade_islands(alpha.contiguous(), *options)
 
 
 @torch.library.register_fake("banet_stream::fade_islands")
 def _(
-    alpha: Tensor, floor: float, small_low: float, small_high: float, sure_low: float, sure_high: float
+    alpha: Tensor,
+    floor: float,
+    core: float,
+    small_low: float,
+    small_high: float,
+    sure_low: float,
+    sure_high: float,
+    left_low: float,
+    left_high: float,
 ) -> Tensor:
     return alpha.new_empty(alpha.shape)
 

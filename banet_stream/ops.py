@@ -204,10 +204,13 @@ def upsample_alpha(alpha: Tensor, luma: Tensor, *, depth: int = 8, upsampling: s
 def fade_islands(alpha: Tensor) -> Tensor:
     """Takes out of a matte what hangs together with nobody and may well be nobody.
 
-    An island is what touches, by side or corner, above the floor below which compositing shows nobody. One
-    fades that is both small beside the largest (by the sum of its alpha: all of it stays from 12 %, nothing
-    below 8 %) and unsure (by the mean of its alpha, weighted by itself: from 0.95, below 0.9). A hand whose
-    arm is out of the picture stays, and so do children; ghosts of monitors and lamps go.
+    An island is what touches, by side or corner, and is more likely somebody than not. One fades that is both
+    small beside the largest (by the sum of its alpha: all of it stays from 12 %, nothing below 8 %) and
+    unsure (by the mean of its alpha, weighted by itself: from 0.95, below 0.9), unless a bridge leads to one
+    that stays: the more alpha the bridge has at its weakest, the more of the island stays, so that no hair's
+    breadth decides. Soft pixels stay with the islands that they hang from, and fade as they do. A hand whose
+    arm is out of the picture stays, and so do children; ghosts of monitors and lamps go. Where nothing is
+    more likely somebody than not, all stays as it is.
 
     On a CPU, where a CUDA matte is brought and taken back: connecting is serial, and compositing is next.
 

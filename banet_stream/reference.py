@@ -29,10 +29,13 @@ GUIDED_EPSILON = (3 / 255) ** 2
 # it further and hardens hair.
 ALPHA_FLOOR, ALPHA_CEILING = 0.2, 0.85
 
-# Which islands of a matte fade (see ops.fade_islands): by their mass, as a share of the largest one's, and by
-# how sure they are. Measured with banet64 on portraits-val: nine in ten of those that fade were nobody, the
-# others crumbs of somebody; mIoU 91.79 -> 91.86 %, MAD 0.0462 -> 0.0457.
-SMALL_ISLAND, SURE_ISLAND = (0.08, 0.12), (0.9, 0.95)
+# Islands of a matte hang together above the core's alpha. Which of them fade (see ops.fade_islands): by their
+# mass, as a share of the largest one's, and by how sure they are. What is left of a pixel fades too when it
+# is so little of it, lest a ghost stays. Measured with banet64 at the network's size: on portraits-val mIoU
+# 92.28 -> 92.31 %, MAD 0.0362 -> 0.0360; on 120 portraits before other rooms 94.32 -> 94.49 %, 0.0239 ->
+# 0.0230; on 120 whole figures 92.51 -> 92.64 %, 0.0144 -> 0.0139. Were 0.2 the core: 92.29, 94.38, 92.59 %.
+ISLAND_CORE = 0.5
+SMALL_ISLAND, SURE_ISLAND, LEFT_OF_PIXEL = (0.08, 0.12), (0.9, 0.95), (0.25, 0.75)
 
 # Local colours are means over windows, so a quarter of the matte's size holds them; the windows reach this
 # far, as a share of the longer side, for definite colours.
@@ -263,18 +266,35 @@ def clean_alpha(alpha: Tensor) -> Tensor:
 def fade_islands(alpha: Tensor) -> Tensor:
     """In float64, so that sums over many pixels are as good as the kernel's."""
     alpha = clean_alpha(alpha)
-    labels = connected(alpha > ALPHA_FLOOR)
+    labels = connected(alpha > ISLAND_CORE)
     names, members = torch.unique(labels, return_inverse=True)
-    members, values = members.flatten(), alpha.double().flatten()
-    none = torch.zeros(len(names), dtype=torch.float64, device=alpha.device)
-    mass = none.index_add(0, members, values)
-    squares = none.index_add(0, members, values * values)
-    if not (names > 0).any():
+    islands, values = names > 0, alpha.double().flatten()
+    if not islands.any():
         return alpha
-    size = ramp(mass / mass[names > 0].max(), *SMALL_ISLAND)
-    kept = torch.maximum(size, ramp(squares / mass.clamp(min=TINY), *SURE_ISLAND))
-    kept[names == 0] = 1
-    return alpha * kept.float()[members].reshape(alpha.shape)
+
+    none = torch.zeros(len(names), dtype=torch.float64, device=alpha.device)
+    mass = none.index_add(0, members.flatten(), values)
+    squares = none.index_add(0, members.flatten(), values * values)
+    size = ramp(mass / mass[islands].max(), *SMALL_ISLAND)
+    kept = torch.maximum(size, ramp(squares / mass.clamp(min=TINY), *SURE_ISLAND)).float() * islands
+
+    bridges = flooded((kept == 1).float()[members], alpha)
+    bridge = none.float().scatter_reduce(0, members.flatten(), bridges.flatten(), "amax").double()
+    kept = torch.maximum(kept, ramp(bridge, ALPHA_FLOOR, ISLAND_CORE).float() * islands)
+    left = flooded(kept[members], alpha)
+    faded = left * ramp(left.double() / alpha.clamp(min=ALPHA_FLOOR), *LEFT_OF_PIXEL).float()
+    return torch.where((alpha > ALPHA_FLOOR) & (left < alpha), faded, alpha)
+
+
+def flooded(sources: Tensor, alpha: Tensor) -> Tensor:
+    """Grey reconstruction: the most of ``sources`` that reaches a pixel, over none with less of ``alpha``."""
+    ground = alpha * (alpha > ALPHA_FLOOR)
+    depths = torch.minimum(sources, ground)
+    while True:
+        spread = torch.minimum(F.max_pool2d(depths[None, None], 3, 1, 1)[0, 0], ground)
+        if torch.equal(spread, depths):
+            return depths
+        depths = spread
 
 
 def connected(mask: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
-// fade_islands on the CPU: what is connected is found serially, by union-find over the matte's pixels.
+// fade_islands on the CPU: what is connected is found serially, by union-find over the matte's pixels, and then
+// the few soft ones are flooded from it.
 #include "matte_cpu.h"
+
+#include <algorithm>
+#include <queue>
 
 namespace banet {
 
@@ -22,12 +26,12 @@ void join(int* parent, int a, int b) {
 }
 
 // parent[i]: a pixel before i, or i itself, that i touches by side or corner, directly or through others;
-// water where alpha is not above the floor.
-void connect(int* parent, const float* alpha, int height, int width, float floor) {
+// water where alpha is not above `level`.
+void connect(int* parent, const float* alpha, int height, int width, float level) {
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) {
       const int i = y * width + x, above = i - width;
-      if (!(alpha[i] > floor)) {
+      if (!(alpha[i] > level)) {
         parent[i] = water;
         continue;
       }
@@ -48,14 +52,62 @@ void connect(int* parent, const float* alpha, int height, int width, float floor
 
 struct Island {
   double mass, squares;
+  std::vector<int> shore;  // soft pixels that touch it
 };
 
 double ramp(double value, double low, double high) { return clamp((value - low) / (high - low), 0.0, 1.0); }
 
+// A matte as islands in shallows (the soft pixels around and between them) in water.
+struct Map {
+  int height, width;
+  const float* alpha;  // [height, width]
+  const int* island;   // [height, width]: its number; water elsewhere, in the shallows too
+  float floor;         // shallows are above it
+  std::vector<Island> islands;
+
+  template <typename F>
+  void around(int i, F&& visit) const {
+    const int y = i / width, x = i % width;
+    for (int v = most(y - 1, 0); v <= least(y + 1, height - 1); ++v) {
+      for (int u = most(x - 1, 0); u <= least(x + 1, width - 1); ++u) visit(v * width + u);
+    }
+  }
+};
+
+// Grey reconstruction, with islands as single nodes: raises `levels` (of the islands) and `depths` (of the
+// shallows; 0 before) to the most that reaches them from any island, over no pixel with less alpha.
+void flood(const Map& map, std::vector<float>& levels, float* depths) {
+  std::priority_queue<std::pair<float, int>> rising;
+  const auto raise = [&](int i, float level) {
+    const float depth = least(level, map.alpha[i]);
+    if (depth <= depths[i]) return;
+    depths[i] = depth;
+    rising.emplace(depth, i);
+  };
+  for (size_t n = 0; n < levels.size(); ++n) {
+    for (const int i : map.islands[n].shore) raise(i, levels[n]);
+  }
+  while (!rising.empty()) {
+    const auto [depth, i] = rising.top();
+    rising.pop();
+    if (depth < depths[i]) continue;  // raised again since
+    map.around(i, [&, depth = depth](int j) {
+      const int n = map.island[j];
+      if (n == water) {
+        if (map.alpha[j] > map.floor) raise(j, depth);
+      } else if (levels[n] < depth) {
+        levels[n] = depth;
+        for (const int k : map.islands[n].shore) raise(k, depth);
+      }
+    });
+  }
+}
+
 }  // namespace
 
-static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double small_low, double small_high,
-                               double sure_low, double sure_high) {
+static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, double small_low,
+                               double small_high, double sure_low, double sure_high, double left_low,
+                               double left_high) {
   check_plane("fade_islands", "alpha", alpha, ScalarType::Float);
   STD_TORCH_CHECK(alpha.is_contiguous(), "fade_islands: alpha must be contiguous");
   const int height = static_cast<int>(alpha.size(0)), width = static_cast<int>(alpha.size(1));
@@ -66,32 +118,60 @@ static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double small_l
   load_alpha(result, plane_of<float>(alpha));
 
   int* parent = scratch<int, 8>(pixels);
-  connect(parent, result, height, width, static_cast<float>(floor));
+  connect(parent, result, height, width, static_cast<float>(core));
+  Map map{height, width, result, parent, static_cast<float>(floor), {}};
+  std::vector<int> shallows;
   // Islands are numbered as their first pixels come; from then on parent holds numbers.
-  std::vector<Island> islands;
   for (int i = 0; i < pixels; ++i) {
-    if (parent[i] == water) continue;
+    const double value = result[i];
+    if (parent[i] == water) {
+      if (result[i] > map.floor) shallows.push_back(i);
+      continue;
+    }
     if (parent[i] == i) {
-      parent[i] = static_cast<int>(islands.size());
-      islands.push_back({0.0, 0.0});
+      parent[i] = static_cast<int>(map.islands.size());
+      map.islands.push_back({0.0, 0.0, {}});
     } else {
       parent[i] = parent[parent[i]];
     }
-    const double value = result[i];
-    islands[parent[i]].mass += value;
-    islands[parent[i]].squares += value * value;
+    map.islands[parent[i]].mass += value;
+    map.islands[parent[i]].squares += value * value;
   }
-  if (islands.size() < 2) return out;
+  if (map.islands.empty()) return out;
+  for (const int i : shallows) {
+    int last = water;
+    map.around(i, [&](int j) {
+      if (parent[j] != water && parent[j] != last) map.islands[last = parent[j]].shore.push_back(i);
+    });
+  }
 
   double largest = 0.0;
-  for (const Island& island : islands) largest = most(largest, island.mass);
-  std::vector<float> kept;
-  for (const Island& island : islands) {
+  for (const Island& island : map.islands) largest = most(largest, island.mass);
+  std::vector<float> kept, bridges;
+  for (const Island& island : map.islands) {
     const double size = ramp(island.mass / largest, small_low, small_high);
     kept.push_back(static_cast<float>(most(size, ramp(island.squares / island.mass, sure_low, sure_high))));
+    bridges.push_back(kept.back() < 1.0f ? 0.0f : 1.0f);
   }
+  float* depths = scratch<float, 9>(pixels);
+  const auto flood_from = [&](std::vector<float>& levels) {
+    for (const int i : shallows) depths[i] = 0.0f;
+    flood(map, levels, depths);
+  };
+  if (std::count(bridges.begin(), bridges.end(), 0.0f)) {
+    flood_from(bridges);
+    for (size_t n = 0; n < kept.size(); ++n) {
+      kept[n] = most(kept[n], static_cast<float>(ramp(bridges[n], floor, core)));
+    }
+  }
+  flood_from(kept);
+  const auto lower = [&](int i, float level) {
+    if (level >= result[i]) return;
+    result[i] = level * static_cast<float>(ramp(level / result[i], left_low, left_high));
+  };
+  for (const int i : shallows) lower(i, depths[i]);
   for (int i = 0; i < pixels; ++i) {
-    if (parent[i] != water) result[i] *= kept[parent[i]];
+    if (parent[i] != water) lower(i, kept[parent[i]]);
   }
   return out;
 }

@@ -23,8 +23,8 @@ STABLE_TORCH_LIBRARY(banet_stream, m) {
       "masked_blur(Tensor plane, Tensor alpha, int depth, int height, int width, float sigma, float trace) "
       "-> Tensor");
   m.def(
-      "fade_islands(Tensor alpha, float floor, float small_low, float small_high, float sure_low, "
-      "float sure_high) -> Tensor");
+      "fade_islands(Tensor alpha, float floor, float core, float small_low, float small_high, "
+      "float sure_low, float sure_high, float left_low, float left_high) -> Tensor");
   m.def("steady_alpha(Tensor alpha, Tensor previous, float certain, float steady) -> Tensor");
   m.def("sobel_gradient(Tensor image) -> (Tensor, Tensor)");
   m.def("sobel_gradient_backward(Tensor magnitude, Tensor direction, Tensor image) -> Tensor");
