@@ -156,12 +156,13 @@ def describe(name: str) -> str:
 
 
 def ancestry(state: checkpoint.State) -> str:
-    """The runs this one started from, and what they had seen."""
+    """The runs it started from, or that were added to it (``average --since``), and what they had seen."""
     lines = []
     for a in state.get("ancestors", []):
         sets = ", ".join(a["sets"]) or "sets unknown"
         start = Path(a["init"]).name
-        lines.append(f"It started from the weights of `{start}` (iteration {a['iteration']}; {sets}).")
+        how = "To it was added what was learnt up to" if a.get("added") else "It started from the weights of"
+        lines.append(f"{how} `{start}` (iteration {a['iteration']}; {sets}).")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
