@@ -29,6 +29,7 @@ OPERATORS = (
     "boundary_attention",
     "composite",
     "fade_islands",
+    "fill_holes",
     "frame_to_input",
     "masked_blur",
     "refine_loss",
@@ -37,7 +38,7 @@ OPERATORS = (
     "upsample_alpha",
 )
 # Those that bring tensors of other devices to the CPU and take them back.
-ON_CPU = ("fade_islands",)
+ON_CPU = ("fade_islands", "fill_holes")
 
 Operator = Callable[..., Any]
 

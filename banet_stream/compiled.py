@@ -16,7 +16,9 @@ from .reference import (
     ISLAND_CORE,
     LEFT_OF_PIXEL,
     LUMA_WEIGHTS,
+    SMALL_HOLE,
     SMALL_ISLAND,
+    SURE_HOLE,
     SURE_ISLAND,
     TINY,
     YuvScale,
@@ -215,10 +217,16 @@ def _(
 
 
 def fade_islands(alpha: Tensor) -> Tensor:
-    options = (ALPHA_FLOOR, ISLAND_CORE, *SMALL_ISLAND, *SURE_ISLAND, *LEFT_OF_PIXEL)
-    return _ops.fade_islands(alpha.contiguous(), *options)
+    bounds = (ALPHA_FLOOR, ISLAND_CORE, *SMALL_ISLAND, *SURE_ISLAND, *LEFT_OF_PIXEL)
+    return _ops.fade_islands(alpha.contiguous(), *bounds)
 
 
+def fill_holes(alpha: Tensor) -> Tensor:
+    bounds = (ALPHA_FLOOR, ISLAND_CORE, *SMALL_HOLE, *SURE_HOLE, *LEFT_OF_PIXEL)
+    return _ops.fill_holes(alpha.contiguous(), *bounds)
+
+
+@torch.library.register_fake("banet_stream::fill_holes")
 @torch.library.register_fake("banet_stream::fade_islands")
 def _(
     alpha: Tensor,

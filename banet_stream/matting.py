@@ -244,7 +244,7 @@ class MatteStream:
         islands would come and go."""
         region, alpha = self._smooth(see, shape)
         with self.timings("network"):
-            return region.paste(ops.fade_islands(alpha[0, 0])[None, None])[0, 0]
+            return region.paste(mended(alpha[0, 0])[None, None])[0, 0]
 
     def _smooth(self, see: See, shape: tuple[float, float]) -> Look:
         """The matte of what the network saw, steadied by the one before where both agree."""
@@ -290,6 +290,11 @@ class MatteStream:
                 return True
         self._gate, self._rests = patches, 0
         return False
+
+
+def mended(alpha: Tensor) -> Tensor:
+    """A matte [h, w] without ghosts, and without the holes that are not sure."""
+    return ops.fill_holes(ops.fade_islands(alpha))
 
 
 def is_cut(before: Tensor, patches: Tensor) -> bool:

@@ -37,6 +37,11 @@ ALPHA_FLOOR, ALPHA_CEILING = 0.2, 0.85
 ISLAND_CORE = 0.5
 SMALL_ISLAND, SURE_ISLAND, LEFT_OF_PIXEL = (0.08, 0.12), (0.9, 0.95), (0.25, 0.75)
 
+# Which holes fill (see ops.fill_holes), by their mass beside the largest one's, the background's, and by how
+# sure they are. On the three sets above 200 pictures are nearer to their masks then, 116 farther; mIoU as it
+# was, or up to 0.02 % better. Larger and surer ones lose: gaps between arm and body fill.
+SMALL_HOLE, SURE_HOLE = (0.003, 0.006), (0.65, 0.75)
+
 # Local colours are means over windows, so a quarter of the matte's size holds them; the windows reach this
 # far, as a share of the longer side, for definite colours.
 COLOUR_SHRINKING = 4
@@ -264,8 +269,17 @@ def clean_alpha(alpha: Tensor) -> Tensor:
 
 
 def fade_islands(alpha: Tensor) -> Tensor:
-    """In float64, so that sums over many pixels are as good as the kernel's."""
+    return faded(clean_alpha(alpha), SMALL_ISLAND, SURE_ISLAND)
+
+
+def fill_holes(alpha: Tensor) -> Tensor:
     alpha = clean_alpha(alpha)
+    empty = 1 - alpha
+    return alpha + (empty - faded(empty, SMALL_HOLE, SURE_HOLE))
+
+
+def faded(alpha: Tensor, small: tuple[float, float], sure: tuple[float, float]) -> Tensor:
+    """In float64, so that sums over many pixels are as good as the kernel's."""
     labels = connected(alpha > ISLAND_CORE)
     names, members = torch.unique(labels, return_inverse=True)
     islands, values = names > 0, alpha.double().flatten()
@@ -275,15 +289,15 @@ def fade_islands(alpha: Tensor) -> Tensor:
     none = torch.zeros(len(names), dtype=torch.float64, device=alpha.device)
     mass = none.index_add(0, members.flatten(), values)
     squares = none.index_add(0, members.flatten(), values * values)
-    size = ramp(mass / mass[islands].max(), *SMALL_ISLAND)
-    kept = torch.maximum(size, ramp(squares / mass.clamp(min=TINY), *SURE_ISLAND)).float() * islands
+    size = ramp(mass / mass[islands].max(), *small)
+    kept = torch.maximum(size, ramp(squares / mass.clamp(min=TINY), *sure)).float() * islands
 
     bridges = flooded((kept == 1).float()[members], alpha)
     bridge = none.float().scatter_reduce(0, members.flatten(), bridges.flatten(), "amax").double()
     kept = torch.maximum(kept, ramp(bridge, ALPHA_FLOOR, ISLAND_CORE).float() * islands)
     left = flooded(kept[members], alpha)
-    faded = left * ramp(left.double() / alpha.clamp(min=ALPHA_FLOOR), *LEFT_OF_PIXEL).float()
-    return torch.where((alpha > ALPHA_FLOOR) & (left < alpha), faded, alpha)
+    lower = left * ramp(left.double() / alpha.clamp(min=ALPHA_FLOOR), *LEFT_OF_PIXEL).float()
+    return torch.where((alpha > ALPHA_FLOOR) & (left < alpha), lower, alpha)
 
 
 def flooded(sources: Tensor, alpha: Tensor) -> Tensor:

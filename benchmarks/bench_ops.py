@@ -89,6 +89,7 @@ def cases(size: str, device: str) -> dict[str, tuple[Callable[[], object], int]]
             5 * planes[0].numel() + small,
         ),
         "fade_islands, 288 x 512": (lambda: ops.fade_islands(alpha), 2 * small),
+        "fill_holes, 288 x 512": (lambda: ops.fill_holes(alpha), 2 * small),
         "steady_alpha, 288 x 512": (
             lambda: ops.steady_alpha(alpha, noise, certain=0.25, steady=0.35),
             3 * small,

@@ -1,4 +1,4 @@
-// fade_islands on the CPU: what is connected is found serially, by union-find over the matte's pixels, and then
+// fade_islands and fill_holes on the CPU: what is connected is found serially, by union-find over the matte's pixels, and then
 // the few soft ones are flooded from it.
 #include "matte_cpu.h"
 
@@ -103,29 +103,22 @@ void flood(const Map& map, std::vector<float>& levels, float* depths) {
   }
 }
 
-}  // namespace
+struct Bounds {
+  double floor, core, small_low, small_high, sure_low, sure_high, left_low, left_high;
+};
 
-static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, double small_low,
-                               double small_high, double sure_low, double sure_high, double left_low,
-                               double left_high) {
-  check_plane("fade_islands", "alpha", alpha, ScalarType::Float);
-  STD_TORCH_CHECK(alpha.is_contiguous(), "fade_islands: alpha must be contiguous");
-  const int height = static_cast<int>(alpha.size(0)), width = static_cast<int>(alpha.size(1));
-  STD_TORCH_CHECK(alpha.numel() < (1 << 30), "fade_islands: alpha is too large");
+// In place.
+void fade(float* alpha, int height, int width, const Bounds& b) {
   const int pixels = height * width;
-  const Tensor out = empty_plane(alpha, height, width);
-  float* result = static_cast<float*>(out.mutable_data_ptr());
-  load_alpha(result, plane_of<float>(alpha));
-
   int* parent = scratch<int, 8>(pixels);
-  connect(parent, result, height, width, static_cast<float>(core));
-  Map map{height, width, result, parent, static_cast<float>(floor), {}};
+  connect(parent, alpha, height, width, static_cast<float>(b.core));
+  Map map{height, width, alpha, parent, static_cast<float>(b.floor), {}};
   std::vector<int> shallows;
   // Islands are numbered as their first pixels come; from then on parent holds numbers.
   for (int i = 0; i < pixels; ++i) {
-    const double value = result[i];
+    const double value = alpha[i];
     if (parent[i] == water) {
-      if (result[i] > map.floor) shallows.push_back(i);
+      if (alpha[i] > map.floor) shallows.push_back(i);
       continue;
     }
     if (parent[i] == i) {
@@ -137,7 +130,7 @@ static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, d
     map.islands[parent[i]].mass += value;
     map.islands[parent[i]].squares += value * value;
   }
-  if (map.islands.empty()) return out;
+  if (map.islands.empty()) return;
   for (const int i : shallows) {
     int last = water;
     map.around(i, [&](int j) {
@@ -149,8 +142,8 @@ static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, d
   for (const Island& island : map.islands) largest = most(largest, island.mass);
   std::vector<float> kept, bridges;
   for (const Island& island : map.islands) {
-    const double size = ramp(island.mass / largest, small_low, small_high);
-    kept.push_back(static_cast<float>(most(size, ramp(island.squares / island.mass, sure_low, sure_high))));
+    const double size = ramp(island.mass / largest, b.small_low, b.small_high);
+    kept.push_back(static_cast<float>(most(size, ramp(island.squares / island.mass, b.sure_low, b.sure_high))));
     bridges.push_back(kept.back() < 1.0f ? 0.0f : 1.0f);
   }
   float* depths = scratch<float, 9>(pixels);
@@ -161,18 +154,54 @@ static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, d
   if (std::count(bridges.begin(), bridges.end(), 0.0f)) {
     flood_from(bridges);
     for (size_t n = 0; n < kept.size(); ++n) {
-      kept[n] = most(kept[n], static_cast<float>(ramp(bridges[n], floor, core)));
+      kept[n] = most(kept[n], static_cast<float>(ramp(bridges[n], b.floor, b.core)));
     }
   }
   flood_from(kept);
   const auto lower = [&](int i, float level) {
-    if (level >= result[i]) return;
-    result[i] = level * static_cast<float>(ramp(level / result[i], left_low, left_high));
+    if (level >= alpha[i]) return;
+    alpha[i] = level * static_cast<float>(ramp(level / alpha[i], b.left_low, b.left_high));
   };
   for (const int i : shallows) lower(i, depths[i]);
   for (int i = 0; i < pixels; ++i) {
     if (parent[i] != water) lower(i, kept[parent[i]]);
   }
+}
+
+Tensor loaded(const char* op, const Tensor& alpha) {
+  check_plane(op, "alpha", alpha, ScalarType::Float);
+  STD_TORCH_CHECK(alpha.is_contiguous(), op, ": alpha must be contiguous");
+  STD_TORCH_CHECK(alpha.numel() < (1 << 30), op, ": alpha is too large");
+  const Tensor out =
+      empty_plane(alpha, static_cast<int>(alpha.size(0)), static_cast<int>(alpha.size(1)));
+  load_alpha(static_cast<float*>(out.mutable_data_ptr()), plane_of<float>(alpha));
+  return out;
+}
+
+}  // namespace
+
+static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, double small_low,
+                               double small_high, double sure_low, double sure_high, double left_low,
+                               double left_high) {
+  const Tensor out = loaded("fade_islands", alpha);
+  fade(static_cast<float*>(out.mutable_data_ptr()), static_cast<int>(out.size(0)),
+       static_cast<int>(out.size(1)),
+       {floor, core, small_low, small_high, sure_low, sure_high, left_low, left_high});
+  return out;
+}
+
+static Tensor fill_holes_cpu(const Tensor& alpha, double floor, double core, double small_low,
+                             double small_high, double sure_low, double sure_high, double left_low,
+                             double left_high) {
+  const Tensor out = loaded("fill_holes", alpha);
+  const size_t pixels = out.numel();
+  float* result = static_cast<float*>(out.mutable_data_ptr());
+  float* empty = scratch<float, 15>(pixels);
+  for (size_t i = 0; i < pixels; ++i) empty[i] = 1.0f - result[i];
+  fade(empty, static_cast<int>(out.size(0)), static_cast<int>(out.size(1)),
+       {floor, core, small_low, small_high, sure_low, sure_high, left_low, left_high});
+  // What did not fade comes back bit for bit.
+  for (size_t i = 0; i < pixels; ++i) result[i] += (1.0f - result[i]) - empty[i];
   return out;
 }
 
@@ -180,4 +209,5 @@ static Tensor fade_islands_cpu(const Tensor& alpha, double floor, double core, d
 
 STABLE_TORCH_LIBRARY_IMPL(banet_stream, CPU, m) {
   m.impl("fade_islands", TORCH_BOX(&banet::fade_islands_cpu));
+  m.impl("fill_holes", TORCH_BOX(&banet::fill_holes_cpu));
 }

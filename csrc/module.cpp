@@ -25,6 +25,9 @@ STABLE_TORCH_LIBRARY(banet_stream, m) {
   m.def(
       "fade_islands(Tensor alpha, float floor, float core, float small_low, float small_high, "
       "float sure_low, float sure_high, float left_low, float left_high) -> Tensor");
+  m.def(
+      "fill_holes(Tensor alpha, float floor, float core, float small_low, float small_high, "
+      "float sure_low, float sure_high, float left_low, float left_high) -> Tensor");
   m.def("steady_alpha(Tensor alpha, Tensor previous, float certain, float steady) -> Tensor");
   m.def("sobel_gradient(Tensor image) -> (Tensor, Tensor)");
   m.def("sobel_gradient_backward(Tensor magnitude, Tensor direction, Tensor image) -> Tensor");

@@ -71,14 +71,17 @@ def test_steady_alpha_lies_between_the_two(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (33, 47), (96, 160)])
 @pytest.mark.parametrize("share", [0.0, 0.35, 0.45, 0.7, 1.0])
-def test_fade_islands_equals_its_reference(size: tuple[int, int], share: float, device: str) -> None:
+def test_fade_islands_and_fill_holes_equal_their_reference(
+    size: tuple[int, int], share: float, device: str
+) -> None:
     random = torch.Generator().manual_seed(6)
     # Noise: snakes, combs and islands in lakes of islands, of all shares of the picture.
     alpha = torch.rand(size, generator=random) * (torch.rand(size, generator=random) < share)
     alpha[0, 0] = float("nan")
     alpha = alpha.to(device)
-    assert_floats(*both(lambda: ops.fade_islands(alpha)))
-    assert_floats(*both(lambda: ops.fade_islands(spread(alpha))))
+    for matte_in in (alpha, spread(alpha)):
+        assert_floats(*both(lambda a=matte_in: ops.fade_islands(a)))
+        assert_floats(*both(lambda a=matte_in: ops.fill_holes(a)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,6 +149,22 @@ def test_a_ghost_hangs_together_through_others() -> None:
     faded = ops.fade_islands(alpha)
     torch.testing.assert_close(faded[:, :56], alpha[:, :56])
     torch.testing.assert_close(faded[8:12, 56:62], torch.full((4, 6), 0.7))
+
+
+def test_which_holes_fill() -> None:
+    alpha = torch.zeros(120, 200)
+    alpha[20:, 40:160] = 1.0
+    alpha[40:44, 60:64] = 0.4  # a badge, perhaps
+    alpha[40:44, 80:84] = 0.0  # a gap that is surely one
+    alpha[60:80, 60:80] = 0.4  # as unsure, and large
+    alpha[60:80, 100:120] = 0.9  # no hole
+    alpha[40:44, 157:] = 0.4  # a dent in the edge
+    filled = ops.fill_holes(alpha)
+    expected = alpha.clone()
+    expected[40:44, 60:64] = 1.0
+    torch.testing.assert_close(filled, expected)
+    for room in (torch.zeros(9, 9), torch.full((9, 9), 0.3), torch.ones(9, 9)):
+        assert torch.equal(ops.fill_holes(room), room)
 
 
 # --- composite -----------------------------------------------------------------------------------
@@ -489,7 +508,8 @@ def test_opcheck(device: str) -> None:
     torch.library.opcheck(
         operators.composite, (*planes, alpha, *planes, 8, 2, 2, *options, 2, 4, 1, 1e-4, True, 0.5)
     )
-    torch.library.opcheck(operators.fade_islands, (on_cpu, 0.2, 0.5, 0.08, 0.12, 0.9, 0.95, 0.25, 0.75))
+    for operator in (operators.fade_islands, operators.fill_holes):
+        torch.library.opcheck(operator, (on_cpu, 0.2, 0.5, 0.08, 0.12, 0.9, 0.95, 0.25, 0.75))
     torch.library.opcheck(operators.steady_alpha, (alpha, alpha.flip(1), 0.25, 0.35))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
     torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))

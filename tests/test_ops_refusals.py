@@ -36,6 +36,7 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
         "composite: light_wrap must be between 0 and 1, got 1.5",
     ),
     (lambda: ops.fade_islands(ALPHA[0]), "fade_islands: alpha must be [h, w], not empty, got [16]"),
+    (lambda: ops.fill_holes(ALPHA[0]), "fill_holes: alpha must be [h, w], not empty, got [16]"),
     (
         lambda: ops.steady_alpha(ALPHA, ALPHA[:4], certain=0.2, steady=0.5),
         "steady_alpha: previous must have alpha's shape [8, 16], got [4, 16]",

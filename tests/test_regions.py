@@ -238,22 +238,15 @@ def test_regions_can_be_left_out():
 @pytest.fixture(scope="module")
 def far_away() -> tuple[np.ndarray, np.ndarray]:
     """The astronaut, cut out of her portrait and small before a plain room, and her mask."""
-    portrait = astronaut()
+    portrait = np.ascontiguousarray(astronaut()[:301, 60:401])  # without her helmet
     alpha = Matter(device="cpu", precision="float32").alpha(portrait)
-    person = (
-        F.interpolate(
-            torch.from_numpy(np.dstack([portrait, 255 * alpha])).permute(2, 0, 1)[None].float(),
-            (300, 300),
-            mode="area",
-        )[0]
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    layers = torch.from_numpy(np.dstack([portrait, 255 * alpha])).permute(2, 0, 1)[None].float()
+    person = F.interpolate(layers, (240, 272), mode="area")[0].permute(1, 2, 0).numpy()
     scene = np.full((720, 1280, 3), (96, 120, 140), np.float32)
     scene += np.random.default_rng(1).normal(0, 4, scene.shape)
     mask = np.zeros((720, 1280), np.float32)
-    mask[420:, 300:600] = person[..., 3] / 255
-    scene[420:, 300:600] += (person[..., :3] - scene[420:, 300:600]) * mask[420:, 300:600, None]
+    mask[480:, 300:572] = person[..., 3] / 255
+    scene[480:, 300:572] += (person[..., :3] - scene[480:, 300:572]) * mask[480:, 300:572, None]
     return np.clip(scene, 0, 255).astype(np.uint8), mask
 
 
@@ -261,10 +254,7 @@ def test_somebody_far_away_gets_a_better_edge(far_away: tuple[np.ndarray, np.nda
     rgb, mask = far_away
     found = Matter(device="cpu", precision="float32").alpha(rgb)
     plain = Matter(device="cpu", precision="float32", regions=False).alpha(rgb)
-    someone = torch.from_numpy(mask > 0.5)[None, None].float()
-    edge = (F.max_pool2d(someone, 5, 1, 2) + F.max_pool2d(-someone, 5, 1, 2))[0, 0].numpy() > 0
-    assert np.abs(found - mask)[edge].mean() < 0.95 * np.abs(plain - mask)[edge].mean()
-    assert np.abs(found - mask).mean() < np.abs(plain - mask).mean()
+    assert np.abs(found - mask).mean() < 0.7 * np.abs(plain - mask).mean()
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
