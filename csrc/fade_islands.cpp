@@ -1,5 +1,5 @@
-// fade_islands and fill_holes on the CPU: what is connected is found serially, by union-find over the matte's pixels, and then
-// the few soft ones are flooded from it.
+// fade_islands and fill_holes on the CPU: what is connected is found serially, by union-find over the matte's
+// pixels, and then the few soft ones are flooded from it.
 #include "matte_cpu.h"
 
 #include <algorithm>
@@ -50,6 +50,10 @@ void connect(int* parent, const float* alpha, int height, int width, float level
   }
 }
 
+struct Bounds {
+  double floor, core, small_low, small_high, sure_low, sure_high, left_low, left_high;
+};
+
 struct Island {
   double mass, squares;
   std::vector<int> shore;  // soft pixels that touch it
@@ -63,6 +67,7 @@ struct Map {
   const float* alpha;  // [height, width]
   const int* island;   // [height, width]: its number; water elsewhere, in the shallows too
   float floor;         // shallows are above it
+  std::vector<int> shallows;
   std::vector<Island> islands;
 
   template <typename F>
@@ -74,9 +79,10 @@ struct Map {
   }
 };
 
-// Grey reconstruction, with islands as single nodes: raises `levels` (of the islands) and `depths` (of the
-// shallows; 0 before) to the most that reaches them from any island, over no pixel with less alpha.
+// Grey reconstruction, with islands as single nodes: `levels` (of the islands) become, and `depths` (of the
+// shallows) are, the most that reaches them from any island, over no pixel with less alpha.
 void flood(const Map& map, std::vector<float>& levels, float* depths) {
+  for (const int i : map.shallows) depths[i] = 0.0f;
   std::priority_queue<std::pair<float, int>> rising;
   const auto raise = [&](int i, float level) {
     const float depth = least(level, map.alpha[i]);
@@ -103,68 +109,70 @@ void flood(const Map& map, std::vector<float>& levels, float* depths) {
   }
 }
 
-struct Bounds {
-  double floor, core, small_low, small_high, sure_low, sure_high, left_low, left_high;
-};
-
-// In place.
-void fade(float* alpha, int height, int width, const Bounds& b) {
-  const int pixels = height * width;
-  int* parent = scratch<int, 8>(pixels);
-  connect(parent, alpha, height, width, static_cast<float>(b.core));
-  Map map{height, width, alpha, parent, static_cast<float>(b.floor), {}};
-  std::vector<int> shallows;
-  // Islands are numbered as their first pixels come; from then on parent holds numbers.
-  for (int i = 0; i < pixels; ++i) {
-    const double value = alpha[i];
-    if (parent[i] == water) {
-      if (alpha[i] > map.floor) shallows.push_back(i);
+// `island` holds what connect left in it, and from then on numbers: as the islands' first pixels come.
+Map map_of(const float* alpha, int* island, int height, int width, float floor) {
+  Map map{height, width, alpha, island, floor, {}, {}};
+  for (int i = 0; i < height * width; ++i) {
+    if (island[i] == water) {
+      if (alpha[i] > floor) map.shallows.push_back(i);
       continue;
     }
-    if (parent[i] == i) {
-      parent[i] = static_cast<int>(map.islands.size());
+    if (island[i] == i) {
+      island[i] = static_cast<int>(map.islands.size());
       map.islands.push_back({0.0, 0.0, {}});
     } else {
-      parent[i] = parent[parent[i]];
+      island[i] = island[island[i]];
     }
-    map.islands[parent[i]].mass += value;
-    map.islands[parent[i]].squares += value * value;
+    const double value = alpha[i];
+    map.islands[island[i]].mass += value;
+    map.islands[island[i]].squares += value * value;
   }
-  if (map.islands.empty()) return;
-  for (const int i : shallows) {
+  for (const int i : map.shallows) {
     int last = water;
     map.around(i, [&](int j) {
-      if (parent[j] != water && parent[j] != last) map.islands[last = parent[j]].shore.push_back(i);
+      if (island[j] != water && island[j] != last) map.islands[last = island[j]].shore.push_back(i);
     });
   }
+  return map;
+}
 
+// How much alpha each island may have. `depths` is overwritten.
+std::vector<float> kept_of(const Map& map, const Bounds& b, float* depths) {
   double largest = 0.0;
   for (const Island& island : map.islands) largest = most(largest, island.mass);
   std::vector<float> kept, bridges;
   for (const Island& island : map.islands) {
     const double size = ramp(island.mass / largest, b.small_low, b.small_high);
-    kept.push_back(static_cast<float>(most(size, ramp(island.squares / island.mass, b.sure_low, b.sure_high))));
+    const double sure = ramp(island.squares / island.mass, b.sure_low, b.sure_high);
+    kept.push_back(static_cast<float>(most(size, sure)));
     bridges.push_back(kept.back() < 1.0f ? 0.0f : 1.0f);
   }
-  float* depths = scratch<float, 9>(pixels);
-  const auto flood_from = [&](std::vector<float>& levels) {
-    for (const int i : shallows) depths[i] = 0.0f;
-    flood(map, levels, depths);
-  };
   if (std::count(bridges.begin(), bridges.end(), 0.0f)) {
-    flood_from(bridges);
+    flood(map, bridges, depths);
     for (size_t n = 0; n < kept.size(); ++n) {
       kept[n] = most(kept[n], static_cast<float>(ramp(bridges[n], b.floor, b.core)));
     }
   }
-  flood_from(kept);
+  return kept;
+}
+
+// In place.
+void fade(float* alpha, int height, int width, const Bounds& b) {
+  const int pixels = height * width;
+  int* island = scratch<int, 8>(pixels);
+  connect(island, alpha, height, width, static_cast<float>(b.core));
+  const Map map = map_of(alpha, island, height, width, static_cast<float>(b.floor));
+  if (map.islands.empty()) return;
+  float* depths = scratch<float, 9>(pixels);
+  std::vector<float> levels = kept_of(map, b, depths);
+  flood(map, levels, depths);
   const auto lower = [&](int i, float level) {
     if (level >= alpha[i]) return;
     alpha[i] = level * static_cast<float>(ramp(level / alpha[i], b.left_low, b.left_high));
   };
-  for (const int i : shallows) lower(i, depths[i]);
+  for (const int i : map.shallows) lower(i, depths[i]);
   for (int i = 0; i < pixels; ++i) {
-    if (parent[i] != water) lower(i, kept[parent[i]]);
+    if (island[i] != water) lower(i, levels[island[i]]);
   }
 }
 
@@ -172,8 +180,7 @@ Tensor loaded(const char* op, const Tensor& alpha) {
   check_plane(op, "alpha", alpha, ScalarType::Float);
   STD_TORCH_CHECK(alpha.is_contiguous(), op, ": alpha must be contiguous");
   STD_TORCH_CHECK(alpha.numel() < (1 << 30), op, ": alpha is too large");
-  const Tensor out =
-      empty_plane(alpha, static_cast<int>(alpha.size(0)), static_cast<int>(alpha.size(1)));
+  const Tensor out = empty_plane(alpha, static_cast<int>(alpha.size(0)), static_cast<int>(alpha.size(1)));
   load_alpha(static_cast<float*>(out.mutable_data_ptr()), plane_of<float>(alpha));
   return out;
 }
