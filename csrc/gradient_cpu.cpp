@@ -89,7 +89,7 @@ void extreme_line(double& low, double& high, double& nothing, const double* row,
 }
 
 template <typename R>
-Normalised<R> normalise(const Pixels<R>& image, R* memory) {
+Normalised<R> luminance(const Pixels<R>& image, R* memory) {
   const int height = image.height, width = image.width, blocks = (height + gradient_block - 1) / gradient_block;
   Normalised<R> result{memory, height, width, R(0), R(0), {R(0), R(0)}};
   R* bounds = scratch<R, 20>(2 * blocks);
@@ -115,6 +115,13 @@ Normalised<R> normalise(const Pixels<R>& image, R* memory) {
     rest += bounds[2 * i] * R(0) + bounds[2 * i + 1] * R(0);
   }
   result.normal = normal_of(result.low + rest, result.high + rest);
+  return result;
+}
+
+template <typename R>
+Normalised<R> normalise(const Pixels<R>& image, R* memory) {
+  const int height = image.height, width = image.width;
+  const Normalised<R> result = luminance(image, memory);
   parallel_blocks(height, gradient_block, [&](int begin, int end) {
     for (int y = begin; y < end; ++y) {
       R* row = result.row(y);
@@ -201,6 +208,8 @@ void gradient_backward(R* out, const GradientPlane<R>& gradients, const Normalis
   });
 }
 
+template Normalised<float> luminance(const Pixels<float>&, float*);
+template Normalised<double> luminance(const Pixels<double>&, double*);
 template Normalised<float> normalise(const Pixels<float>&, float*);
 template Normalised<double> normalise(const Pixels<double>&, double*);
 template void gradient_backward(float*, const GradientPlane<float>&, const Normalised<float>&, int);

@@ -29,6 +29,13 @@ struct Normalised {
 template <typename R>
 Normalised<R> normalise(const Pixels<R>& image, R* memory);
 
+// Its rows as they are, with nothing around, and how they are to be normalised.
+template <typename R>
+Normalised<R> luminance(const Pixels<R>& image, R* memory);
+
+void scale_line(float* row, Normal<float> normal, int width);
+void scale_line(double* row, Normal<double> normal, int width);
+
 // Polar gradients of row y, for every x.
 void polar_line(float* magnitude, float* x, float* y, const float* above, const float* row, const float* below,
                 int width);

@@ -11,12 +11,24 @@ template <typename R>
 void forward(R* magnitude, R* direction, const Pixels<R>& image) {
   const int height = image.height, width = image.width;
   const int64_t pixels = static_cast<int64_t>(height) * width;
-  const Normalised<R> n = normalise(image, scratch<R, 22>(static_cast<size_t>(height + 2) * (width + 2)));
+  const Normalised<R> n = luminance(image, scratch<R, 22>(static_cast<size_t>(height + 2) * (width + 2)));
   parallel_blocks(height, gradient_block, [&](int begin, int end) {
+    // Three normalised rows at a time stay in the cache; the whole plane would go through memory again.
+    const int pitch = width + 2;
+    R* lines = scratch<R, 2>(3 * static_cast<size_t>(pitch));
+    const auto line = [&](int y) { return lines + (y + 1) % 3 * pitch + 1; };
+    const auto load = [&](int y) {
+      const R* from = n.row(most(0, least(y, height - 1)));
+      R* to = line(y);
+      std::copy(from, from + width, to);
+      scale_line(to, n.normal, width);
+      to[-1] = to[0], to[width] = to[width - 1];
+    };
+    load(begin - 1), load(begin);
     for (int y = begin; y < end; ++y) {
       const int64_t at = static_cast<int64_t>(y) * width;
-      polar_line(magnitude + at, direction + at, direction + pixels + at, n.row(y - 1), n.row(y), n.row(y + 1),
-                 width);
+      load(y + 1);
+      polar_line(magnitude + at, direction + at, direction + pixels + at, line(y - 1), line(y), line(y + 1), width);
     }
   });
 }
