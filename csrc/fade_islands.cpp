@@ -26,26 +26,25 @@ void join(int* parent, int a, int b) {
 }
 
 // parent[i]: a pixel before i, or i itself, that i touches by side or corner, directly or through others;
-// water where alpha is not above `level`.
+// water where alpha is not above `level`. By runs of pixels: most are within long ones.
 void connect(int* parent, const float* alpha, int height, int width, float level) {
   for (int y = 0; y < height; ++y) {
-    for (int x = 0; x < width; ++x) {
-      const int i = y * width + x, above = i - width;
-      if (!(alpha[i] > level)) {
-        parent[i] = water;
+    const float* values = alpha + static_cast<size_t>(y) * width;
+    int* row = parent + static_cast<size_t>(y) * width;
+    for (int x = 0; x < width;) {
+      if (!(values[x] > level)) {
+        row[x++] = water;
         continue;
       }
-      if (y > 0 && parent[above] != water) {
-        parent[i] = parent[above];  // which its neighbours are joined to already
-        continue;
+      const int first = x, root = y * width + first;
+      for (; x < width && values[x] > level; ++x) row[x] = root;
+      if (y == 0) continue;
+      const int* above = row - width;
+      bool within = false;  // a run above
+      for (int u = most(first - 1, 0); u < least(x + 1, width); ++u) {
+        if (above[u] != water && !within) join(parent, root, root - first - width + u);
+        within = above[u] != water;
       }
-      parent[i] = i;
-      if (y > 0 && x > 0 && parent[above - 1] != water) {
-        parent[i] = parent[above - 1];
-      } else if (x > 0 && parent[i - 1] != water) {
-        parent[i] = parent[i - 1];
-      }
-      if (y > 0 && x + 1 < width && parent[above + 1] != water) join(parent, i, above + 1);
     }
   }
 }
@@ -112,6 +111,13 @@ void flood(const Map& map, std::vector<float>& levels, float* depths) {
 // `island` holds what connect left in it, and from then on numbers: as the islands' first pixels come.
 Map map_of(const float* alpha, int* island, int height, int width, float floor) {
   Map map{height, width, alpha, island, floor, {}, {}};
+  int last = water;
+  double mass = 0.0, squares = 0.0;  // of the pixels of `last` since another came
+  const auto add = [&] {
+    if (last == water) return;
+    map.islands[last].mass += mass, map.islands[last].squares += squares;
+    mass = squares = 0.0;
+  };
   for (int i = 0; i < height * width; ++i) {
     if (island[i] == water) {
       if (alpha[i] > floor) map.shallows.push_back(i);
@@ -123,14 +129,18 @@ Map map_of(const float* alpha, int* island, int height, int width, float floor) 
     } else {
       island[i] = island[island[i]];
     }
+    if (island[i] != last) {
+      add();
+      last = island[i];
+    }
     const double value = alpha[i];
-    map.islands[island[i]].mass += value;
-    map.islands[island[i]].squares += value * value;
+    mass += value, squares += value * value;
   }
+  add();
   for (const int i : map.shallows) {
-    int last = water;
+    int seen = water;
     map.around(i, [&](int j) {
-      if (island[j] != water && island[j] != last) map.islands[last = island[j]].shore.push_back(i);
+      if (island[j] != water && island[j] != seen) map.islands[seen = island[j]].shore.push_back(i);
     });
   }
   return map;
@@ -171,6 +181,7 @@ void fade(float* alpha, int height, int width, const Bounds& b) {
     alpha[i] = level * static_cast<float>(ramp(level / alpha[i], b.left_low, b.left_high));
   };
   for (const int i : map.shallows) lower(i, depths[i]);
+  if (*std::min_element(levels.begin(), levels.end()) >= 1.0f) return;
   for (int i = 0; i < pixels; ++i) {
     if (island[i] != water) lower(i, levels[island[i]]);
   }
