@@ -89,6 +89,12 @@ void extreme_line(double& low, double& high, double& nothing, const double* row,
 }
 
 template <typename R>
+void normalise_row(R* row, Normal<R> normal, int width) {
+  scale_line(row, normal, width);
+  row[-1] = row[0], row[width] = row[width - 1];
+}
+
+template <typename R>
 Normalised<R> luminance(const Pixels<R>& image, R* memory) {
   const int height = image.height, width = image.width, blocks = (height + gradient_block - 1) / gradient_block;
   Normalised<R> result{memory, height, width, R(0), R(0), {R(0), R(0)}};
@@ -123,11 +129,7 @@ Normalised<R> normalise(const Pixels<R>& image, R* memory) {
   const int height = image.height, width = image.width;
   const Normalised<R> result = luminance(image, memory);
   parallel_blocks(height, gradient_block, [&](int begin, int end) {
-    for (int y = begin; y < end; ++y) {
-      R* row = result.row(y);
-      scale_line(row, result.normal, width);
-      row[-1] = row[0], row[width] = row[width - 1];
-    }
+    for (int y = begin; y < end; ++y) normalise_row(result.row(y), result.normal, width);
   });
   std::copy(result.row(0) - 1, result.row(0) + width + 1, result.row(-1) - 1);
   std::copy(result.row(height - 1) - 1, result.row(height - 1) + width + 1, result.row(height) - 1);
@@ -208,6 +210,8 @@ void gradient_backward(R* out, const GradientPlane<R>& gradients, const Normalis
   });
 }
 
+template void normalise_row(float*, Normal<float>, int);
+template void normalise_row(double*, Normal<double>, int);
 template Normalised<float> luminance(const Pixels<float>&, float*);
 template Normalised<double> luminance(const Pixels<double>&, double*);
 template Normalised<float> normalise(const Pixels<float>&, float*);

@@ -33,8 +33,9 @@ Normalised<R> normalise(const Pixels<R>& image, R* memory);
 template <typename R>
 Normalised<R> luminance(const Pixels<R>& image, R* memory);
 
-void scale_line(float* row, Normal<float> normal, int width);
-void scale_line(double* row, Normal<double> normal, int width);
+// Normalises a row in place, and repeats its edges at -1 and `width`.
+template <typename R>
+void normalise_row(R* row, Normal<R> normal, int width);
 
 // Polar gradients of row y, for every x.
 void polar_line(float* magnitude, float* x, float* y, const float* above, const float* row, const float* below,

@@ -19,10 +19,8 @@ void forward(R* magnitude, R* direction, const Pixels<R>& image) {
     const auto line = [&](int y) { return lines + (y + 1) % 3 * pitch + 1; };
     const auto load = [&](int y) {
       const R* from = n.row(most(0, least(y, height - 1)));
-      R* to = line(y);
-      std::copy(from, from + width, to);
-      scale_line(to, n.normal, width);
-      to[-1] = to[0], to[width] = to[width - 1];
+      std::copy(from, from + width, line(y));
+      normalise_row(line(y), n.normal, width);
     };
     load(begin - 1), load(begin);
     for (int y = begin; y < end; ++y) {
