@@ -33,14 +33,21 @@ def compose(
         if isinstance(item, Packet):
             yield item
             continue
+        alpha = alpha_of(item, timings)
         if watch:
-            watch(item.frame, item.alpha.cpu())
-        yield put_before(item.frame, item.alpha, background, timings, keep_alpha=keep_alpha)
+            watch(item.frame, alpha.cpu())
+        yield put_before(item.frame, alpha, background, timings, keep_alpha=keep_alpha)
 
 
 def matte_frame(frame: AnyFrame, stream: MatteStream, background: Background) -> AnyFrame:
     """One frame with its subject before ``background``, for live work."""
-    return put_before(*stream.matted(frame), background, stream.timings)
+    matted = stream.matted(frame)
+    return put_before(matted.frame, alpha_of(matted, stream.timings), background, stream.timings)
+
+
+def alpha_of(matted: Matted[AnyFrame], timings: Timings) -> Tensor:
+    with timings("mend"), failing_on(matted.frame.device):
+        return matted.alpha()
 
 
 def put_before(

@@ -155,10 +155,20 @@ def checked_size(size: int) -> int:
 
 
 class Matted(NamedTuple, Generic[AnyFrame]):
-    """A frame and its matte at network size: [h, w] float32 in 0..1, both on one device."""
+    """A frame, where it is to be composited (``placing``), and the steadied matte of what was seen of it."""
 
     frame: AnyFrame
-    alpha: Tensor
+    look: Look
+
+    def alpha(self) -> Tensor:
+        """The matte to show, beside the frame and turned as it is coded: [h, w] float32 in 0..1, at the size
+        the network saw all of it, or where it saw a region at that scale.
+
+        What is left to do for it takes milliseconds, and nothing that comes later depends on it: the stage
+        that composites does it, as matting is the slowest.
+        """
+        shown = to_show(self.look)
+        return torch.rot90(shown, -(self.frame.rotation // 90)).contiguous().to(self.frame.device)
 
 
 class MatteStream:
@@ -210,23 +220,16 @@ class MatteStream:
         def see(size: tuple[int, int]) -> Tensor:
             return ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)
 
-        alpha = self._mended(see, rgb.shape[:2])
+        alpha = to_show(self._look(see, rgb.shape[:2]))
         return ops.upsample_alpha(alpha.cpu(), planes[0]).numpy()
 
     def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
-        """The next frame and its matte, where they are to be composited (``placing``)."""
-        with self.timings("to input"), failing_on(self.place):
-            there = frame.to(self.place)
-        return Matted(there, self.network_alpha(there).to(self.place))
-
-    def network_alpha(self, frame: Frame) -> Tensor:
-        """The matte of the next frame at the size the network saw it, or where it saw a region of it at that
-        scale: [h, w] float32 in 0..1, turned as it is coded.
+        """The next frame, and what its matte is made from.
 
         Raises:
             MatteError: when the network or a GPU fails.
         """
-        with failing_on(self.place):
+        with self.timings("to input"), failing_on(self.place):
             there = frame.to(self.place)
         turns = there.rotation // 90
 
@@ -236,18 +239,19 @@ class MatteStream:
                 return torch.rot90(coded, turns, (2, 3))
 
         shown = (there.height, there.width * float(there.sample_aspect_ratio))
-        alpha = self._mended(see, shown if turns % 2 == 0 else shown[::-1])
-        return torch.rot90(alpha, -turns).contiguous()
+        return Matted(there, self._look(see, shown if turns % 2 == 0 else shown[::-1]))
 
-    def _mended(self, see: See, shape: tuple[float, float]) -> Tensor:
-        """The matte [h, w] to show, of a picture of that shape. What fades does so last: before smoothing,
-        islands would come and go."""
-        region, alpha = self._smooth(see, shape)
-        with self.timings("network"):
-            return region.paste(mended(alpha[0, 0])[None, None])[0, 0]
+    def network_alpha(self, frame: Frame) -> Tensor:
+        """The matte of the next frame: see ``Matted.alpha``.
 
-    def _smooth(self, see: See, shape: tuple[float, float]) -> Look:
-        """The matte of what the network saw, steadied by the one before where both agree."""
+        Raises:
+            MatteError: when the network or a GPU fails.
+        """
+        return self.matted(frame).alpha()
+
+    def _look(self, see: See, shape: tuple[float, float]) -> Look:
+        """The matte of what the network saw of a picture of that shape, steadied by the one before where both
+        agree."""
         self.frames += 1
         size = network_size(*shape, self.matter.size)
         if self._gaze is not None and (self._gaze.shape, self._gaze.size) != (shape, size):
@@ -290,6 +294,11 @@ class MatteStream:
                 return True
         self._gate, self._rests = patches, 0
         return False
+
+
+def to_show(look: Look) -> Tensor:
+    """The matte [h, w] of the whole picture. Ghosts fade last: before smoothing, they would come and go."""
+    return look.region.paste(mended(look.alpha[0, 0])[None, None])[0, 0]
 
 
 def mended(alpha: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def decode_rest(
             last.append(item)
         else:
             while last:
-                stream.network_alpha(last.popleft())
+                stream.matted(last.popleft())
             done_pts = None
             yield item
 

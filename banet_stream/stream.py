@@ -75,10 +75,11 @@ class Summary:
         return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
-# Frames that wait before matting, compositing and encoding. Compositing takes all of them the same time.
+# Frames that wait before matting, compositing and encoding. Compositing takes as long
+# for one frame as for another.
 STOCKS = (pipeline.CAPACITY, 2, pipeline.CAPACITY)
 # What the stages do that is timed by itself.
-OPERATIONS = {"matte": ("to input", "network"), "compose": ("background", "composite", "alpha")}
+OPERATIONS = {"matte": ("to input", "network"), "compose": ("mend", "background", "composite", "alpha")}
 
 
 def stats_table(summary: Summary) -> str:

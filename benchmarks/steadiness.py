@@ -16,13 +16,12 @@ import argparse
 import math
 from pathlib import Path
 
-import torch
 from torch.nn import functional as F
 
 from banet_stream import Matter
 from banet_stream.decode import Source, decode
-from banet_stream.frame import Frame
-from banet_stream.matting import MatteStream
+from banet_stream.frame import AnyFrame, Frame
+from banet_stream.matting import Matted, MatteStream
 
 # Luma in 0..255, averaged over the matte's pixel and its neighbours: below it is still, above it moves.
 STILL, MOVING = 1.5, 6.0
@@ -32,10 +31,10 @@ NEIGHBOURS = 9
 class Unsmoothed(MatteStream):
     """Every frame for itself."""
 
-    def network_alpha(self, frame: Frame) -> torch.Tensor:
+    def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
         """See MatteStream."""
         self._previous = None
-        return super().network_alpha(frame)
+        return super().matted(frame)
 
 
 def main() -> None:

@@ -22,7 +22,11 @@ from PIL import Image
 from skimage.data import astronaut
 
 from banet_stream import Matter
+from banet_stream.frame import Frame
 from banet_stream.live import LiveOptions
+from banet_stream.matting import Matted, MatteStream
+from banet_stream.regions import Look
+from banet_stream.regions import whole as whole_picture
 
 torch.set_num_threads(2)
 
@@ -240,6 +244,31 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
 def stub() -> Callable[..., Matter]:
     """``stub(act)``: a Matter that sees nobody, after ``act`` had its way; see live_runs.Engine."""
     return stub_matter
+
+
+@pytest.fixture
+def every_matte(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.Tensor], list[Frame]]:
+    """``every_matte(alpha)``: that is the matte of every frame, whatever it shows; they are listed."""
+
+    def be(alpha: torch.Tensor) -> list[Frame]:
+        look, shown = Look(whole_picture(tuple(alpha.shape)), alpha[None, None]), []
+
+        def matted(self: MatteStream, frame: Frame) -> Matted[Frame]:
+            shown.append(frame)
+            return Matted(frame, look)
+
+        monkeypatch.setattr(MatteStream, "matted", matted)
+        return shown
+
+    return be
+
+
+@pytest.fixture
+def left_half(every_matte: Callable[[torch.Tensor], list[Frame]]) -> None:
+    """Of every frame it is somebody."""
+    alpha = torch.zeros(64, 224)
+    alpha[:, :112] = 1
+    every_matte(alpha)
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from banet_stream import EncodeOptions, Matter, process
-from banet_stream.matting import MatteStream
 
-pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to check with")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to check with"),
+    pytest.mark.usefixtures("left_half"),
+]
 
 WIDTH, HEIGHT, BAR = 224, 64, 16
 COLOURS = [
@@ -43,16 +44,6 @@ SCALE = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 def halved() -> Matter:
     """Its matte: the left half is subject, whatever the picture."""
     return Matter(device="cpu", precision="float32", size=256)
-
-
-@pytest.fixture(autouse=True)
-def left_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    def network_alpha(self: MatteStream, frame: object) -> torch.Tensor:
-        alpha = torch.zeros(64, 224)
-        alpha[:, :112] = 1
-        return alpha
-
-    monkeypatch.setattr(MatteStream, "network_alpha", network_alpha)
 
 
 def ffmpeg(*words: object, feed: bytes = b"") -> bytes:

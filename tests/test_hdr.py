@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -98,18 +99,13 @@ def as_number(value: object) -> float:
 @needs_ffmpeg
 @pytest.mark.parametrize(("transfer", "code"), [("smpte2084", 0.5807), ("arib-std-b67", 0.75)])
 def test_a_white_picture_is_put_at_diffuse_white(
-    tmp_path: Path, transfer: str, code: float, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, transfer: str, code: float, every_matte: Callable[[torch.Tensor], list[Frame]]
 ) -> None:
-    from banet_stream.matting import MatteStream
-
-    shown = []
-    monkeypatch.setattr(
-        MatteStream, "network_alpha", lambda self, frame: shown.append(frame) or torch.zeros(32, 32)
-    )
+    seen = every_matte(torch.zeros(32, 32))
     source, output = hdr_source(tmp_path / "in.mp4", transfer), tmp_path / "out.mkv"
     matter = Matter(device="cpu", size=64)
     process(source, output, background="white", matter=matter, encoding=EncodeOptions("ffv1"))
-    assert shown
+    assert seen
     with av.open(str(output)) as container:
         frame = next(container.decode(video=0))
         luma, u, v = (float(p.float().mean()) for p in planes_of(frame, PIXEL_FORMATS["yuv420p10le"]))

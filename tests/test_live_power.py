@@ -43,8 +43,8 @@ def test_the_network_rests_while_nothing_moves(stub: Callable[..., Matter]) -> N
 
 
 def test_slow_motion_is_not_missed(stub: Callable[..., Matter]) -> None:
-    matter = stub()
     """Each step is below the gate, their sum is not."""
+    matter = stub()
     stream = MatteStream(matter, save_power=True)
     for number in range(24):
         stream.network_alpha(frame_at(number, np.full((240, 320, 3), 100 + number, np.uint8)))

@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from banet_stream import Matter, process
-from banet_stream.matting import MatteStream
+
+pytestmark = pytest.mark.usefixtures("left_half")
 
 RATE = 48000
 FLASH, FRAMES = 20, 50  # the number of the white frame
@@ -91,16 +91,6 @@ def beep(path: Path, track: int) -> float:
 @pytest.fixture(scope="module")
 def small_matter() -> Matter:
     return Matter(device="cpu", precision="float32", size=64)
-
-
-@pytest.fixture(autouse=True)
-def left_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    def network_alpha(self: MatteStream, frame: object) -> torch.Tensor:
-        alpha = torch.zeros(32, 32)
-        alpha[:, :16] = 1
-        return alpha
-
-    monkeypatch.setattr(MatteStream, "network_alpha", network_alpha)
 
 
 @pytest.mark.parametrize(
