@@ -42,8 +42,9 @@ demo: install
 	$(BIN)/banet-stream "$(INPUT)" -o demo/out.mp4 --bg "$(BG)" --stats --overwrite
 	@echo "Look at demo/out.mp4"
 
+# Live tests wait most of the time: beside another file's they cost little.
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-packages:
 	apt-get update -q
