@@ -16,7 +16,9 @@ from .sets import BACKGROUNDS
 # that needs mattes one has looked at.
 COMPOSITE_CHANCE = {
     "portraits-train": 0.12,
+    "portraits-train-matted": 0.12,
     "fashion-train": 0.2,
+    "fashion-train-matted": 0.2,
     "fashion-soft": 0.1,
     "people-train": 0.0,  # their masks have holes
     "video-frames": 0.25,

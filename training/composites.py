@@ -23,9 +23,8 @@ import numpy as np
 
 from banet_stream.errors import BanetStreamError, InputError, UsageError
 
-from . import augment, sets
+from . import augment, sets, tars
 from .pairs import Array, Pair, Sample
-from .pseudo import packed, write_files
 
 # A webcam's picture and faults.
 HEIGHT, WIDTH = 360, 640
@@ -87,7 +86,7 @@ def files(options: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
             bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
             # The faults are in it already.
             yield f"{key}.jpg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
-            yield f"{key}.png", packed(frame.matte)
+            yield f"{key}.png", tars.packed(frame.matte)
         made += 1
 
 
@@ -95,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
     for name in ("count", "frames"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name}: must be 1 or more, got {getattr(options, name)}")
-    write_files(Path(options.out), files(options))
+    tars.write(Path(options.out), files(options))
     print(
         f"{options.out}: {options.count} x {options.frames} pictures of {options.people} before backgrounds"
     )

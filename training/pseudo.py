@@ -14,20 +14,17 @@ nothing, and says how right the labels are.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from banet_stream.errors import BanetStreamError, InputError, OutputError, UsageError
+from banet_stream.errors import BanetStreamError, InputError, UsageError
 
-from . import evaluate, metrics, sets, sheet
-from .pairs import Array, Pair, content
+from . import evaluate, metrics, sets, sheet, tars
+from .pairs import Array, Pair
 
 # Longest sides at which the teacher looks: what it was trained at, and a little around it.
 SIZES = (256, 320, 416)
@@ -80,49 +77,13 @@ def write_tar(path: Path, labelled: Iterator[tuple[Pair, Labelled]]) -> list[tup
 
     def files() -> Iterator[tuple[str, bytes]]:
         for pair, found in labelled:
-            key = pair.key.rpartition(" ")[2].replace("/", "-").replace(".", "-")
-            yield f"{key}.jpg", jpeg(pair)
-            yield f"{key}.png", packed(found.matte)
-            yield f"{key}.weight.png", packed(found.weight)
+            yield from tars.files_of(pair, found.matte, found.weight)
             kept.append((pair, found))
         if not kept:
             raise InputError("the network is sure of no picture; nothing was written")
 
-    write_files(path, files())
+    tars.write(path, files())
     return kept
-
-
-def write_files(path: Path, files: Iterator[tuple[str, bytes]]) -> None:
-    """A tar of (name, content), whole or not at all.
-
-    Raises:
-        OutputError: when it can't be written.
-    """
-    part = path.with_suffix(".part")
-    try:
-        with tarfile.open(part, "w") as tar:
-            for name, file in files:
-                member = tarfile.TarInfo(name)
-                member.size = len(file)
-                tar.addfile(member, io.BytesIO(file))
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written ({error})") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def packed(plane: Array) -> bytes:
-    return cv2.imencode(".png", plane)[1].tobytes()
-
-
-def jpeg(pair: Pair) -> bytes:
-    """The picture's own file where it is a JPEG, so that it loses nothing."""
-    own = content(pair.image)
-    if own[:2] == b"\xff\xd8":
-        return own
-    bgr = cv2.cvtColor(pair.decode().image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
 def check(labelled: Iterator[tuple[Pair, Labelled]]) -> tuple[int, float, float]:
