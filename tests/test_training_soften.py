@@ -10,7 +10,7 @@ import pytest
 from training_sets import jpg, png, write_tar
 
 from banet_stream.errors import InputError, UsageError
-from training import sets, soften
+from training import augment, card, sets, soften
 
 SIDE = 240
 SKIN, WALL = np.array([200, 150, 120]), np.array([60, 80, 110])
@@ -95,6 +95,15 @@ def test_the_command_makes_a_set_with_the_same_pictures(
     np.testing.assert_array_equal(sample.weight, weight)
     assert ((sample.matte > 20) & (sample.matte < 235)).sum() > 200
     assert second.decode().weight is None
+
+
+def test_it_counts_as_the_set_it_was_made_of() -> None:
+    """In how often people are cut out, and on the model card."""
+    for name in ("portraits-train", "portraits-pseudo"):
+        assert augment.composite_chance(f"{name}-matted") == augment.composite_chance(name)
+        assert card.describe(f"{name}-matted").startswith(card.describe(name))
+    assert "training.soften" in card.describe("portraits-train-matted")
+    assert "training.soften" not in card.describe("fashion-soft")
 
 
 def test_a_set_is_not_written_over_itself(tmp_path: Path) -> None:

@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pairs import Array, Sample
-from .sets import BACKGROUNDS
+from .sets import BACKGROUNDS, unsoftened
 
 # How often a set's people are cut out and put before another background. Sets not named here never are:
 # that needs mattes one has looked at.
 COMPOSITE_CHANCE = {
     "portraits-train": 0.12,
-    "portraits-train-matted": 0.12,
     "fashion-train": 0.2,
-    "fashion-train-matted": 0.2,
     "fashion-soft": 0.1,
     "people-train": 0.0,  # their masks have holes
     "video-frames": 0.25,
@@ -49,7 +47,7 @@ LARGEST_COVERED_ANGLE = 12.0
 
 
 def composite_chance(name: str) -> float:
-    return COMPOSITE_CHANCE.get(name, 0.0)
+    return COMPOSITE_CHANCE.get(unsoftened(name), 0.0)
 
 
 # When crops grow, as shares of a run.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import augment, checkpoint, losses, networks
+from . import augment, checkpoint, losses, networks, sets
 from .config import Config
 
 PSEUDO = "**pseudo-labels**: soft mattes that RobustVideoMatting's program put out"
@@ -144,25 +144,29 @@ def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *,
     )
 
 
-def set_rows(sets: Mapping[str, float]) -> str:
-    total = sum(sets.values())
+def set_rows(shares: Mapping[str, float]) -> str:
+    total = sum(shares.values())
     return "\n".join(
-        f"| {name} | {100 * share / total:.0f} % | {describe(name)} |" for name, share in sets.items()
+        f"| {name} | {100 * share / total:.0f} % | {describe(name)} |" for name, share in shares.items()
     )
 
 
 def describe(name: str) -> str:
-    return SETS.get(name, "not described in the card's sources: say what it is and whose before shipping")
+    original = sets.unsoftened(name)
+    found = SETS.get(
+        original, "not described in the card's sources: say what it is and whose before shipping"
+    )
+    return found if name == original else f"{found}; outlines made soft (`training.soften`)"
 
 
 def ancestry(state: checkpoint.State) -> str:
     """The runs it started from, or that were added to it (``average --since``), and what they had seen."""
     lines = []
     for a in state.get("ancestors", []):
-        sets = ", ".join(a["sets"]) or "sets unknown"
+        seen = ", ".join(a["sets"]) or "sets unknown"
         start = Path(a["init"]).name
         how = "To it was added what was learnt up to" if a.get("added") else "It started from the weights of"
-        lines.append(f"{how} `{start}` (iteration {a['iteration']}; {sets}).")
+        lines.append(f"{how} `{start}` (iteration {a['iteration']}; {seen}).")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 

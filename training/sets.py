@@ -28,6 +28,8 @@ from .pairs import Pair, ReadLabel
 
 # The one set whose pictures hold no person, and hence need no mattes.
 BACKGROUNDS = "backgrounds"
+# What ``training.soften`` makes of a set has its name and this.
+MATTED = "-matted"
 PICTURES = ("jpg", "jpeg")
 # What a folder's pictures and mattes may end in.
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -39,6 +41,11 @@ class Found(NamedTuple):
     image: Path
     label: Path
     read_label: ReadLabel | None = None
+
+
+def unsoftened(name: str) -> str:
+    """The set from which ``training.soften`` made this one; else itself."""
+    return name.removesuffix(MATTED)
 
 
 def locate(root: Path, names: Iterable[str]) -> dict[str, Path]:
