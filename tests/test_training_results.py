@@ -30,6 +30,7 @@ from training import (
     pseudo,
     quantise,
     sets,
+    soften,
     train,
 )
 
@@ -165,7 +166,7 @@ def test_shipped_weights_are_as_good_as_promised():
     promised = re.search(r"the product \(`Matter.alpha`\) \| 448 \| ([\d.]+)", card)
     assert promised is not None
     assert total == pytest.approx(float(promised[1]), abs=0.05)
-    assert total >= 93.4  # shipped weights only get better
+    assert total >= 93.7  # shipped weights only get better
 
 
 @pytest.mark.skipif(not REAL_VALIDATION.exists(), reason="the validation pictures are not on this machine")
@@ -275,7 +276,7 @@ def test_commands_of_the_readme_are_understood():
     commands = [
         [word for word in shlex.split(line) if word.strip()] for line in lines if " -m training." in line
     ]
-    modules = (ablate, average, compare, composites, evaluate, export, pseudo, quantise, train)
+    modules = (ablate, average, compare, composites, evaluate, export, pseudo, quantise, soften, train)
     by_name = {module.__name__: module for module in modules}
     seen = []
     for words in commands:
