@@ -221,7 +221,7 @@ class MatteStream:
             return ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)
 
         alpha = to_show(self._look(see, rgb.shape[:2]))
-        return ops.upsample_alpha(alpha.cpu(), planes[0]).numpy()
+        return ops.upsample_alpha(alpha, planes[0]).numpy()
 
     def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
         """The next frame, and what its matte is made from.
@@ -297,8 +297,9 @@ class MatteStream:
 
 
 def to_show(look: Look) -> Tensor:
-    """The matte [h, w] of the whole picture. Ghosts fade last: before smoothing, they would come and go."""
-    return look.region.paste(mended(look.alpha[0, 0])[None, None])[0, 0]
+    """The matte [h, w] of the whole picture, on the CPU. There ghosts fade, and they do so last: before
+    smoothing, they would come and go."""
+    return look.region.paste(mended(look.alpha[0, 0].cpu())[None, None])[0, 0]
 
 
 def mended(alpha: Tensor) -> Tensor:
