@@ -116,6 +116,18 @@ def test_a_set_is_not_written_over_itself(tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
+def test_a_set_that_is_not_there_is_named_also_where_the_result_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "soft.tar"
+    out.write_bytes(b"of an earlier run")
+    with pytest.raises(SystemExit) as ended:
+        soften.main(["--data", str(tmp_path / "none.tar"), "--out", str(out)])
+    assert ended.value.code == InputError.exit_code
+    assert "none.tar" in capsys.readouterr().err
+    assert out.read_bytes() == b"of an earlier run"
+
+
 def test_a_damaged_picture_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
     image, alpha = portrait()
     files = {"a.jpg": jpg(image), "a.png": png(drawn(alpha, 2)), "b.jpg": b"\xff\xd8", "b.png": b"no"}

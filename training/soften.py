@@ -66,13 +66,14 @@ def soften(image: Array, matte: Array) -> Array:
     known = trimap(matte > 127)
     if not {0.0, 0.5, 1.0} <= set(np.unique(known)):
         return matte
+    # pymatting's default preconditioner prints what it tries.
     alpha: NDArray[np.float64] = estimate_alpha_cf(image / 255.0, known, preconditioner=jacobi)
     return np.round(255 * alpha).astype(np.uint8)
 
 
 def run(options: argparse.Namespace) -> None:
     out = Path(options.out)
-    if out.exists() and out.samefile(options.data):
+    if out.resolve() == Path(options.data).resolve():
         raise UsageError(f"--out: {out} is --data itself")
     pairs, cells = sets.read(Path(options.data)), []
     shown = {round(place) for place in np.linspace(0, len(pairs) - 1, SHOWN)}
