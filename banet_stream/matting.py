@@ -166,9 +166,13 @@ class Matted(NamedTuple, Generic[AnyFrame]):
 
         What is left to do for it takes milliseconds, and nothing that comes later depends on it: the stage
         that composites does it, as matting is the slowest.
+
+        Raises:
+            MatteError: when a GPU fails.
         """
-        shown = to_show(self.look)
-        return torch.rot90(shown, -(self.frame.rotation // 90)).contiguous().to(self.frame.device)
+        with failing_on(self.frame.device):
+            shown = to_show(self.look)
+            return torch.rot90(shown, -(self.frame.rotation // 90)).contiguous().to(self.frame.device)
 
 
 class MatteStream:

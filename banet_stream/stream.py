@@ -75,8 +75,8 @@ class Summary:
         return facts | {"verified": kept, "findings": findings["findings"] if findings else []}
 
 
-# Frames that wait before matting, compositing and encoding. Compositing takes as long
-# for one frame as for another.
+# Frames that wait before matting, compositing and encoding. Compositing takes about as long for one frame as
+# for another.
 STOCKS = (pipeline.CAPACITY, 2, pipeline.CAPACITY)
 # What the stages do that is timed by itself.
 OPERATIONS = {"matte": ("to input", "network"), "compose": ("mend", "background", "composite", "alpha")}
