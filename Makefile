@@ -42,9 +42,8 @@ demo: install
 	$(BIN)/banet-stream "$(INPUT)" -o demo/out.mp4 --bg "$(BG)" --stats --overwrite
 	@echo "Look at demo/out.mp4"
 
-# Live tests wait most of the time: beside another file's they cost little.
 test: install lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 test-packages:
 	apt-get update -q
