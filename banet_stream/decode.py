@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.stream import Stream
 
 from . import fields
@@ -18,6 +18,7 @@ from .errors import InputError
 from .frame import Frame, Packet
 from .opening import (
     COVER,
+    DAMAGED_DATA,
     can_be_read_again,
     describe,
     local_path,
@@ -334,7 +335,7 @@ def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
                 yield packet
         except StopIteration:
             return
-        except InvalidDataError as error:
+        except DAMAGED_DATA as error:
             errors += 1
             source.note_damage(error)
             packets = source.container.demux(streams)

@@ -31,7 +31,7 @@ from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
 from .hdr import is_hdr
 from .layouts import fitting_form
-from .opening import reason
+from .opening import DAMAGED_DATA, reason
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class Sink(Output):
             packet.stream = stream
             try:
                 self._mux([packet])
-            except InvalidDataError as error:  # damaged sound that the muxer looks into
+            except DAMAGED_DATA as error:  # damaged sound that the muxer looks into
                 self.source.note_damage(error)
 
 

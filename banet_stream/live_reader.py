@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import av
 from av.codec.context import Flags
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 
 from .contract import DAMAGED
 from .decode import MAX_READ_ERRORS
@@ -21,6 +21,7 @@ from .errors import InputError
 from .fitting import Shape
 from .kinds import Kind
 from .live_source import LiveFrame, LiveSource
+from .opening import DAMAGED_DATA
 from .seams import seams_in
 from .sound import Sound, Track
 
@@ -92,7 +93,7 @@ class Reader:
                     yield packet
             except StopIteration:
                 return
-            except InvalidDataError as error:
+            except DAMAGED_DATA as error:
                 errors += 1
                 self.source.contract.drop(DAMAGED)
                 if errors >= MAX_READ_ERRORS:

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import av
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError, InvalidDataError, PatchWelcomeError
 from av.stream import Stream
 
 from . import chroma
@@ -23,6 +23,8 @@ STANDARD = "-"  # in place of a file's name: standard input
 OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS = 10.0, 10.0
 # How often who waits for a pipe looks at the request to stop.
 LOOK_SECONDS = 0.1
+# What FFmpeg says of data that is damaged: that it can't be, or is of a kind nobody ever sent.
+DAMAGED_DATA = (InvalidDataError, PatchWelcomeError)
 COVER = av.stream.Disposition.attached_pic
 
 

@@ -71,7 +71,7 @@ def write(
         bounded(timeout_seconds)
         try:
             container.mux_one(packet)
-        except av.error.InvalidDataError:
+        except (av.error.InvalidDataError, av.error.PatchWelcomeError):
             if index == 0:
                 raise
             say(answers, "refused")  # damaged sound: the picture goes on

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -158,8 +159,11 @@ class Segments:
             self.remove()
 
     def remove(self) -> None:
-        """All of it is in OUTPUT."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """All of it is in OUTPUT. The last go first: who is killed here leaves no gap between segments."""
+        with suppress(OSError):
+            for path in reversed(self._paths()):
+                path.unlink()
+            shutil.rmtree(self.folder)
 
 
 def read_facts(path: Path) -> dict[str, str] | None:

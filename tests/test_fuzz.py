@@ -134,6 +134,23 @@ def test_sound_of_which_nothing_whole_is_left(
         assert not streams.audio_packets
 
 
+def test_sound_that_a_muxer_refuses(clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One bit of a header of AAC: FFmpeg calls that not implemented, not damaged."""
+    content = bytearray(clip(suffix=".ts", audio="aac").read_bytes())
+    first = content.index(b"\xff\xf1")
+    following = content.index(content[first : first + 3], first + 7)
+    content[following + 1] &= 0xFE  # with a checksum
+    content[following + 6] |= 0x01  # two blocks in one packet
+    source, output = tmp_path / "in.ts", tmp_path / "out.mp4"
+    source.write_bytes(content)
+    code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
+    assert code == 9
+    assert "0 of 12 frames lost, 1 damaged packets" in err
+    streams = read(output)
+    assert len(streams.frames) == 12
+    assert streams.audio_packets
+
+
 def test_broken_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = random.Random(0)
     for number in range(24):

@@ -135,7 +135,8 @@ def test_the_network_is_cut_and_mended(
     run = running(server.url, output, matter=everyone)
     run.more_frames(100)
     server.cut()
-    run.wait(lambda c: c.whole.fillers[SLATE] >= 35, "the slate")  # five a second
+    before = run.contract.whole.fillers[SLATE]  # a busy machine may have shown it by itself
+    run.wait(lambda c: c.whole.fillers[SLATE] >= before + 35, "the slate")  # five a second
     server.mend()
     run.wait(lambda c: c.whole.reconnects["source"] == 1, "the source's return")
     run.more_frames(100)
@@ -255,7 +256,16 @@ def test_its_codec_changes(
     assert marks(output)[1]  # what it holds of sound can be decoded
 
 
-def test_damaged_sound_does_not_end_a_file(served: Callable[..., MarkServer], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\xff\xf1" + b"\xff" * 5,  # marked as a packet of AAC, at no rate that there is
+        b"\xff\xf0\x4c\x80\x07\xdf\xfd",  # two at once with a checksum, which FFmpeg never learnt
+    ],
+)
+def test_damaged_sound_does_not_end_a_file(
+    served: Callable[..., MarkServer], tmp_path: Path, header: bytes
+) -> None:
     """MPEG-TS has AAC in a form that other containers' muxers take apart, and refuse where it is broken."""
     with av.open(served(FIRST).url) as source:
         track = Track.of(source.streams.audio[0])
@@ -265,7 +275,7 @@ def test_damaged_sound_does_not_end_a_file(served: Callable[..., MarkServer], tm
     place = Place(Kind.FILE, str(path), "matroska")
     start = Start(first, filler=False, track=track, rate=Fraction(25))
     sink = RelaySink(place, SinkOptions(), contract, start, threading.Event())
-    broken = b"\xff\xf1" + b"\xff" * 60  # marked as a packet of AAC, at no rate that there is
+    broken = header + b"\xff" * 55
     for number in range(1, 6):
         sink.hear(Sound(broken, number / 25, 1024, Fraction(1, 48_000), track))
         assert sink.write(replace(first, pts=number * 3600), filler=False)

@@ -114,9 +114,9 @@ def test_a_background_video_goes_on_too(clip: Clip, small_matter: Matter, tmp_pa
     assert np.abs(np.array(shown) - np.arange(40) * 5).max() < 4
 
 
-def start(source: Path, output: Path) -> subprocess.Popen[str]:
+def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
     code = "import banet_stream.resume as r; r.SEGMENT_FRAMES = 10; from banet_stream import cli; cli.main()"
-    words = [str(source), "-o", str(output), "--bg", "green", "--resume", *FAST]
+    words = [str(source), "-o", str(output), "--bg", "green", "--resume", *FAST, *more]
     return subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
 
 
@@ -136,17 +136,18 @@ def test_killed_at_random_moments(clip: Clip, tmp_path: Path) -> None:
             time.sleep(0.01)
         process_.send_signal(signal.SIGKILL)
         process_.communicate(timeout=60)
+        now = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.segment")}
+        if not output.exists():
+            assert finished.items() <= now.items()  # none was made again
+            assert len(now) > 0
+        finished = now
         if output.exists():  # it was faster
             break
-        now = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.segment")}
-        assert finished.items() <= now.items()  # none was made again
-        finished = now
-        assert len(finished) > 0
-    if not output.exists():
-        process_ = start(source, output)
+    if folder.exists():  # where OUTPUT is there, too, it was removing what it needed no more
+        process_ = start(source, output, *["--overwrite"] * output.exists())
         _, err = process_.communicate(timeout=120)
         assert process_.returncode == 0, err
-        assert f"went on after the {10 * len(finished)} frames" in err
+        assert not finished or f"went on after the {10 * len(finished)} frames" in err
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
     whole = tmp_path / "whole.mp4"
     process(source, whole, background="green", matter=Matter(device="cpu", size=64))
@@ -172,6 +173,32 @@ def test_killed_while_joining(
             process(source, output, matter=small_matter, resume=True)
     summary = process(source, output, matter=small_matter, resume=True, verify=True)
     assert summary.resumed_frames == summary.frames == 25
+    assert not summary.verification.broken
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_killed_while_removing(
+    clip: Clip, small_matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OUTPUT is there, and some segments still are: the first ones, so that nothing is lost in between."""
+    source, output = clip(frames=45), tmp_path / "out.mp4"
+    unlink, gone = Path.unlink, []
+
+    def die(path: Path, **options: bool) -> None:
+        if len(gone) == 2:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+        gone.append(path.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises((KeyboardInterrupt, Interrupted)):
+            process(source, output, matter=small_matter, resume=True)
+    assert output.exists()
+    assert gone == ["000005.segment", "000004.segment"]
+    again = EncodeOptions(overwrite=True)
+    summary = process(source, output, matter=small_matter, resume=True, encoding=again, verify=True)
+    assert (summary.resumed_frames, summary.frames) == (30, 45)
     assert not summary.verification.broken
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
 

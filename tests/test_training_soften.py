@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from training_sets import jpg, png, write_tar
 
-from banet_stream.errors import InputError, UsageError
+from banet_stream.errors import InputError, Interrupted, UsageError
 from training import augment, card, sets, soften
 
 SIDE = 240
@@ -136,3 +136,22 @@ def test_a_damaged_picture_ends_it_and_nothing_is_left(tmp_path: Path) -> None:
         soften.main(["--data", str(source), "--out", str(out)])
     assert ended.value.code == InputError.exit_code
     assert [path.name for path in tmp_path.iterdir()] == ["masks.tar"]
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, alpha = portrait()
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    write_tar(folder / "some.tar", {"a.jpg": jpg(picture), "a.png": png(drawn(alpha, 2))})
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(soften, "soften", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        soften.main(["--data", str(folder / "some.tar"), "--out", str(tmp_path / "some-matted.tar")])
+    assert stopped.value.code == Interrupted.exit_code
+    assert capsys.readouterr().err == "training.soften: interrupted\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["sets"]

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from banet_stream.errors import BanetStreamError, OutputError, UsageError
+from banet_stream.errors import OutputError, UsageError
 
 from . import checkpoint
+from .command import command
 from .widen import adopt
 
 
@@ -114,11 +114,8 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("average"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.average: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ then tells the mattes' flicker. The same command makes the same set.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from banet_stream.errors import BanetStreamError, InputError, UsageError
+from banet_stream.errors import InputError, UsageError
 
 from . import augment, sets, tars
+from .command import command
 from .pairs import Array, Pair, Sample
 
 # A webcam's picture and faults.
@@ -117,11 +117,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("composites"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.composites: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ from torch import Tensor, nn
 
 from banet_stream import Matter
 from banet_stream.engines import TorchEngine, choose_device, choose_precision
-from banet_stream.errors import BanetStreamError, InputError, OutputError, UsageError
+from banet_stream.errors import InputError, OutputError, UsageError
 
 from . import checkpoint, metrics, sets, sheet
+from .command import command
 from .data import to_input
 from .pairs import Array, Pair
 
@@ -298,11 +299,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("evaluate"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.evaluate: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from banet_stream.engines import WEIGHTS, load_network, quantised_path
-from banet_stream.errors import BanetStreamError, UsageError, WeightsError
+from banet_stream.errors import UsageError, WeightsError
 from banet_stream.matting import DEFAULT_SIZE as PRODUCT_SIZE
 
 from . import card, checkpoint, evaluate, graphs, sets
+from .command import command
 
 
 def export(source: Path, *, name: str, root: Path, folder: Path = WEIGHTS, half: bool = False) -> Path:
@@ -114,11 +114,8 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("export"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.export: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,16 @@ nothing, and says how right the labels are.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from banet_stream.errors import BanetStreamError, InputError, UsageError
+from banet_stream.errors import InputError, UsageError
 
 from . import evaluate, metrics, sets, sheet, tars
+from .command import command
 from .pairs import Array, Pair
 
 # Longest sides at which the teacher looks: what it was trained at, and a little around it.
@@ -155,11 +155,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("pseudo"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.pseudo: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

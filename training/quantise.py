@@ -14,18 +14,18 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import openvino
 
 from banet_stream.engines import load_network, quantised_path, weights_path
-from banet_stream.errors import BanetStreamError, OutputError, UsageError
+from banet_stream.errors import OutputError, UsageError
 from banet_stream.network import BANet
 from banet_stream.openvino_engine import WEIGHTS_KEY, OpenVinoEngine, cached_graph, digest, the_core
 
 from . import evaluate
+from .command import command
 from .config import Config
 from .data import Batch, to_input
 from .distributed import World
@@ -141,11 +141,8 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("quantise"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.quantise: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatting import estimate_alpha_cf, jacobi
 
-from banet_stream.errors import BanetStreamError, UsageError
+from banet_stream.errors import UsageError
 
 from . import evaluate, sets, sheet, tars
+from .command import command
 from .pairs import Array, Pair
 
 # How far the band reaches inside, as a share of the square root of the person's pixels; at least and at most,
@@ -113,11 +113,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command("soften"):
         run(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.soften: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,11 @@ from typing import Any
 import torch
 
 from banet_stream.engines import TorchEngine, choose_device
-from banet_stream.errors import BanetStreamError, InputError, Interrupted, UsageError
+from banet_stream.errors import InputError, UsageError
 
 from . import checkpoint, evaluate, networks, sets, train
 from .augment import ASPECTS, multiple_of_32
+from .command import command
 from .config import PRESETS, Config, set_weights
 
 # The paper's input for speed.
@@ -199,11 +199,5 @@ def parser(prog: str, description: str | None, out: str) -> argparse.ArgumentPar
 
 def main(entries: Sequence[Entry], options: argparse.Namespace, name: str) -> None:
     """Leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    with command(name, "interrupted; the same command goes on"):
         run(entries, options, name)
-    except BanetStreamError as error:
-        print(f"training.{name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"training.{name}: interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(Interrupted.exit_code)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from banet_stream.errors import BanetStreamError, Interrupted, OutputError, Usag
 from . import augment, checkpoint, data, distributed, evaluate, losses, networks, sets
 from . import config as configuration
 from .baselines.pfcn import PFCN
+from .command import command
 from .config import Config, check
 from .distributed import World
 from .logs import Log, Means
@@ -315,14 +315,9 @@ def parse(arguments: Sequence[str] | None) -> Config:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; leaves through ``SystemExit`` with the error's exit code."""
-    try:
+    # Interrupted before the first iteration, or by the second Ctrl-C.
+    with command("train", "interrupted; the last checkpoint is as it was"):
         train(parse(arguments))
-    except BanetStreamError as error:
-        print(f"training.train: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # before the first iteration, or the second Ctrl-C
-        print("training.train: interrupted; the last checkpoint is as it was", file=sys.stderr)
-        sys.exit(Interrupted.exit_code)
 
 
 if __name__ == "__main__":
