@@ -81,6 +81,7 @@ class Sink(Output):
         self._video: av.VideoStream | None = None
         self._passed: dict[int, tuple[Stream, bool]] = {}  # source index -> our stream, is it re-encoded
         self._last_dts: dict[int, int] = {}
+        self._sound_until: dict[int, Fraction] = {}  # of what is re-encoded, in seconds
 
     def write(self, item: Frame | Packet) -> None:
         """See Output."""
@@ -232,14 +233,18 @@ class Sink(Output):
         assert self._container is not None
         for stream in self.source.passed:
             label = f"{stream.type} {stream.index} ({stream.codec_context.name})"
+            headless = lacks_header(stream)
+            why = f"{self.path.suffix} can't hold {label}"
+            if headless:
+                why = f"{label} of the source lacks its header"
             if isinstance(stream, av.AudioStream) and not stream.codec_context.sample_rate:
                 # Nothing whole was found of it, by which a file could describe it.
                 self.source.note_damage(InvalidDataError(0, f"no sound found in {label}"))
                 self.notices.append(f"{label} of the source can't be read: left out")
-            elif self._holds(stream.codec_context.codec.canonical_name):
+            elif self._holds(stream.codec_context.codec.canonical_name) and not headless:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
-            elif not self._encode_again(stream, label):
-                self.notices.append(f"{self.path.suffix} can't hold {label}: left out")
+            elif not self._encode_again(stream, why):
+                self.notices.append(f"{why}: left out")
             if stream.index in self._passed:
                 added_stream = self._passed[stream.index][0]
                 added_stream.metadata.update(lasting(stream.metadata))
@@ -252,8 +257,8 @@ class Sink(Output):
         refused = REFUSED.get(self.path.suffix.lower(), ())
         return codec in self._container.supported_codecs and codec not in refused
 
-    def _encode_again(self, stream: Stream, label: str) -> bool:
-        """Adds a stream for sound that can't be copied; False: there is no way to encode it."""
+    def _encode_again(self, stream: Stream, why: str) -> bool:
+        """Adds a stream for sound that can't be copied, and says why; False: there is no way to encode it."""
         assert self._container is not None
         if not isinstance(stream, av.AudioStream) or self._container.default_audio_codec == "none":
             return False
@@ -265,7 +270,7 @@ class Sink(Output):
         rate = OPUS_RATE if name == "libopus" else rate
         self._passed[stream.index] = (self._container.add_stream(name, rate=rate, layout=layout), True)
         mixed = "" if av.AudioLayout(layout).nb_channels == context.layout.nb_channels else f", {layout}"
-        self.notices.append(f"{self.path.suffix} can't hold {label}: re-encoded as {name}{mixed}")
+        self.notices.append(f"{why}: re-encoded as {name}{mixed}")
         return True
 
     def _pass_on(self, packet: Packet) -> None:
@@ -275,7 +280,10 @@ class Sink(Output):
         stream, again = entry
         if again:
             for sound in self.source.decode_sound(packet):
-                self._mux(stream.encode(sound))  # type: ignore[attr-defined]
+                if self._comes_next(sound, stream):
+                    self._mux(stream.encode(sound))  # type: ignore[attr-defined]
+                else:
+                    self.source.damaged += 1
         elif packet.pts is not None:
             packet.dts = packet.pts if packet.dts is None else packet.dts
             if isinstance(self.source, Source) and is_hidden(packet, self.source, self.path):
@@ -291,6 +299,25 @@ class Sink(Output):
                 self._mux([packet])
             except DAMAGED_DATA as error:  # damaged sound that the muxer looks into
                 self.source.note_damage(error)
+
+    def _comes_next(self, sound: av.AudioFrame, stream: Stream) -> bool:
+        """Whether it follows what was encoded of its stream before; muxers refuse time that runs back."""
+        if sound.pts is None or sound.time_base is None:
+            return True
+        begins, lasts = sound.pts * sound.time_base, Fraction(sound.samples, sound.sample_rate)
+        if begins + lasts / 2 < self._sound_until.get(stream.index, begins):  # clocks are rounded
+            return False
+        self._sound_until[stream.index] = begins + lasts
+        return True
+
+
+def lacks_header(stream: Stream) -> bool:
+    """Of AAC in a damaged file there can be packets and nothing that says what they are.
+
+    FFmpeg's decoder guesses that, which a player need not.
+    """
+    context = stream.codec_context
+    return context.name == "aac" and not (context.extradata or stream.profile)
 
 
 def notices_of_left_out(streams: Iterable[Stream]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pillow_heif
 import pytest
 from conftest import portrait, read
@@ -146,6 +147,42 @@ def test_sound_that_a_muxer_refuses(clip: Clip, tmp_path: Path, capsys: pytest.C
     code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
     assert code == 9
     assert "0 of 12 frames lost, 1 damaged packets" in err
+    streams = read(output)
+    assert len(streams.frames) == 12
+    assert streams.audio_packets
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_sound_without_its_header(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    source, output = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
+    source.write_bytes(clip(audio="aac").read_bytes().replace(b"esds", b"gone"))
+    code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
+    assert code == 0, err
+    assert "note: audio 1 (aac) of the source lacks its header: re-encoded as" in err
+    with av.open(str(output)) as written:
+        assert sum(sound.samples / sound.sample_rate for sound in written.decode(audio=0)) > 0.4
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_sound_that_comes_twice(
+    clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    content = clip(suffix=".flv", audio="aac").read_bytes()
+    tags, place = [], 9 + 4  # the header, and the size of no tag before the first
+    while place < len(content):
+        size = 11 + int.from_bytes(content[place + 1 : place + 4]) + 4
+        tags.append(content[place : place + size])
+        place += size
+    sound = [number for number, tag in enumerate(tags) if tag[0] == 8]
+    twice = sound[5]
+    tags[twice:twice] = [tags[twice - 1], tags[twice]]
+    source, output = tmp_path / "in.flv", tmp_path / f"out{suffix}"
+    source.write_bytes(content[:13] + b"".join(tags))
+    code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
+    assert code == 9
+    assert "0 of 12 frames lost" in err
     streams = read(output)
     assert len(streams.frames) == 12
     assert streams.audio_packets
