@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,6 +137,9 @@ def log_to_stderr(options: argparse.Namespace) -> None:
     handler.setFormatter(RedactingFormatter("%(message)s"))
     level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler])
+    if not options.verbose:  # what Pillow says of damaged pictures beside its errors
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,10 +7,10 @@ from pathlib import Path
 from .codecs import CONTAINERS, EncodeOptions
 from .decode import Source
 from .encode import Sink
-from .errors import OutputError
+from .errors import InputError, OutputError
 from .matte_out import Beside, MatteFile
 from .numbering import is_pattern, may_meet
-from .opening import STANDARD, reason
+from .opening import STANDARD, is_picture, reason
 from .output import Output, check_no_rate
 from .photo import PICTURES, Photo, PictureFile
 from .pipe import Y4m
@@ -36,7 +36,7 @@ def open_output(
         resume_facts: the output is made from segments, those of an earlier run with the same facts included.
 
     Raises:
-        OutputError: when no output can be made of that.
+        OutputError: when no output can be made of that. InputError: when it is the source's fault.
     """
     try:
         return open_any(path, source, options, alpha=alpha, alpha_out=alpha_out, resume_facts=resume_facts)
@@ -86,6 +86,8 @@ def open_one(
     if is_pattern(path):
         return Sequence(path, source, options, alpha=alpha, matte=matte)
     if suffix in PICTURES:
+        if is_picture(source.container):
+            raise InputError(f"{source.name}: a picture that is damaged, or of a kind unknown here")
         raise OutputError(f"{path}: a video becomes many pictures; use a number, as in {PATTERN_EXAMPLE}")
     if suffix not in CONTAINERS:
         raise OutputError(

@@ -126,6 +126,11 @@ def picture_streams(container: av.container.InputContainer) -> list[av.VideoStre
     return [s for s in container.streams.video if not s.disposition & COVER]
 
 
+def is_picture(container: av.container.InputContainer) -> bool:
+    """Whether it is of FFmpeg's ways to read a single picture as a video of one frame."""
+    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+
+
 def reason(error: Exception) -> str:
     """What FFmpeg or the system says, without its number and file name."""
     return getattr(error, "strerror", None) or str(error)

@@ -22,7 +22,7 @@ from .output import Output, check_no_rate, check_place, free_part, move_into_pla
 from .sequence import quantise, rgb_samples
 
 # What is taken for a photo by its content; moving GIF and PNG are videos.
-FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
+FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "GIF", "JPEG2000")
 # Extension -> Pillow's format and how it is written: near lossless, with colour in full resolution.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 4}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,35 @@ def test_jpeg_is_not_transparent(tmp_path: Path) -> None:
     portrait(32, 32).save(tmp_path / "in.png")
     with pytest.raises(OutputError, match=r"\.jpg can't hold transparency; use \.png"):
         process(tmp_path / "in.png", tmp_path / "out.jpg", background="transparent")
+
+
+@pytest.mark.parametrize("name", ["in.gif", "in.jp2"])
+def test_still_pictures_of_other_kinds(matter: Matter, tmp_path: Path, name: str) -> None:
+    portrait(64, 80).save(tmp_path / name)
+    process(tmp_path / name, tmp_path / "out.png", background="green", matter=matter)
+    with Image.open(tmp_path / "out.png") as result:
+        assert (result.mode, result.size) == ("RGB", (64, 80))
+
+
+@pytest.mark.parametrize("name", ["in.jpg", "in.png", "in.tga"])
+def test_a_picture_that_only_its_name_tells(tmp_path: Path, name: str) -> None:
+    """It is not called a video."""
+    (tmp_path / name).write_bytes(b"no picture" * 100)
+    with pytest.raises(InputError, match=r"in\....: a picture that is damaged, or of a kind unknown here"):
+        process(tmp_path / name, tmp_path / "out.png")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_what_pillow_says_beside_its_errors_is_not_printed(tmp_path: Path) -> None:
+    whole, source = io.BytesIO(), tmp_path / "in.tif"
+    portrait(64, 80).save(whole, "TIFF")
+    source.write_bytes(whole.getvalue()[:38])  # in the middle of its tags
+    command = [sys.executable, "-m", "banet_stream", str(source), "-o", str(tmp_path / "out.png")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == InputError.exit_code
+    assert run.stderr.splitlines() == [
+        f"banet-stream: {source}: a picture that is damaged, or of a kind unknown here"
+    ]
 
 
 def test_a_truncated_photo(tmp_path: Path) -> None:
