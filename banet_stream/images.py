@@ -21,6 +21,7 @@ UNREADABLE = (
 )
 # Brands of HEIF: with pictures coded by HEVC (ISO 23008-12, annex B.4), and with any.
 HEIC, ANY_HEIF = (b"heic", b"heix", b"heim", b"heis"), b"mif1"
+STILL_HEIF = (*HEIC, ANY_HEIF, b"avif")
 # Of JPEGs one after another Pillow would see the first.
 MOTION_JPEG = (".mjpeg", ".mjpg")
 # Pillow's modes of sixteen bits of grey, and how many of their steps are one of eight bits.

@@ -8,6 +8,7 @@ from .codecs import CONTAINERS, EncodeOptions
 from .decode import Source
 from .encode import Sink
 from .errors import InputError, OutputError
+from .images import STILL_HEIF, heif_brand
 from .matte_out import Beside, MatteFile
 from .numbering import is_pattern, may_meet
 from .opening import STANDARD, is_picture, reason
@@ -86,7 +87,7 @@ def open_one(
     if is_pattern(path):
         return Sequence(path, source, options, alpha=alpha, matte=matte)
     if suffix in PICTURES:
-        if is_picture(source.container):
+        if is_picture(source.container) or heif_brand(source.name) in STILL_HEIF:
             raise InputError(f"{source.name}: a picture that is damaged, or of a kind unknown here")
         raise OutputError(f"{path}: a video becomes many pictures; use a number, as in {PATTERN_EXAMPLE}")
     if suffix not in CONTAINERS:

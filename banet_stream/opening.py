@@ -128,7 +128,7 @@ def picture_streams(container: av.container.InputContainer) -> list[av.VideoStre
 
 def is_picture(container: av.container.InputContainer) -> bool:
     """Whether it is of FFmpeg's ways to read a single picture as a video of one frame."""
-    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+    return container.format.name in ("image2", "ico") or container.format.name.endswith("_pipe")
 
 
 def reason(error: Exception) -> str:

@@ -144,7 +144,18 @@ def test_still_pictures_of_other_kinds(matter: Matter, tmp_path: Path, name: str
 def test_a_picture_that_only_its_name_tells(tmp_path: Path, name: str) -> None:
     """It is not called a video."""
     (tmp_path / name).write_bytes(b"no picture" * 100)
-    with pytest.raises(InputError, match=r"in\....: a picture that is damaged, or of a kind unknown here"):
+    refused_as_damaged(tmp_path, name)
+
+
+def test_a_picture_cut_off(tmp_path: Path) -> None:
+    portrait(64, 80).save(tmp_path / "in.avif")
+    content = (tmp_path / "in.avif").read_bytes()
+    (tmp_path / "in.avif").write_bytes(content[: len(content) // 2])
+    refused_as_damaged(tmp_path, "in.avif")
+
+
+def refused_as_damaged(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"in\.\w+: a picture that is damaged, or of a kind unknown here"):
         process(tmp_path / name, tmp_path / "out.png")
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
