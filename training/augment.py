@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from . import occlude
 from .pairs import Array, Sample
 from .sets import BACKGROUNDS, unsoftened
 
@@ -37,6 +38,8 @@ LIGHTNESS = (0.7, 1.3)
 COMPANY_CHANCE = 0.2
 # How often somebody who is seen down to their feet stands above the crop's lower edge.
 LIFTED_CHANCE = 0.5
+# How often somebody of a set whose people may be cut out sits at a table, and how often a pattern is on them.
+TABLE_CHANCE, PATTERN_CHANCE = 0.07, 0.07
 # How often a picture is shown whole, between bars.
 BARS_CHANCE = 0.06
 # Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
@@ -106,7 +109,18 @@ def best(
         moved = composite(people, draw(BACKGROUNDS).image, height, width, rng=rng)
     else:
         moved = warp(draw(name), height, width, rng=rng)
+    if chance:
+        moved = occluded(moved, lambda h, w: room_for(draw(BACKGROUNDS).image, h, w, rng), rng=rng)
     return moved._replace(image=photometric(moved.image, rng))
+
+
+def occluded(sample: Sample, room: occlude.Room, *, rng: np.random.Generator) -> Sample:
+    """Now and then with a pattern on somebody, or a table before them."""
+    if rng.random() < PATTERN_CHANCE:
+        sample = occlude.pattern(sample, room, rng=rng)
+    if rng.random() < TABLE_CHANCE:
+        sample = occlude.table(sample, room, rng=rng)
+    return sample
 
 
 def paper(
