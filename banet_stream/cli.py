@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -70,10 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if sys.stderr is None:  # closed by who started us: the work is done, nobody is told
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-    if arguments is None:
-        # What is imported by now stays; searching it for garbage takes a tenth of a second in the middle of
-        # a video, and half a second at the end.
-        gc.freeze()
     try:
         if words and words[0] in COMMANDS:
             sys.exit(run_command(words))
