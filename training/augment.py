@@ -39,7 +39,7 @@ COMPANY_CHANCE = 0.2
 # How often somebody who is seen down to their feet stands above the crop's lower edge.
 LIFTED_CHANCE = 0.5
 # How often somebody of a set whose people may be cut out sits at a table, and how often a pattern is on them.
-TABLE_CHANCE, PATTERN_CHANCE = 0.07, 0.07
+TABLE_CHANCE, PATTERN_CHANCE = 0.03, 0.07
 # How often a picture is shown whole, between bars.
 BARS_CHANCE = 0.06
 # Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
