@@ -31,7 +31,9 @@ def test_a_camera_to_a_file(stub: Callable[..., Matter], tmp_path: Path, suffix:
     summary = run(CAMERA, output, stub())
     whole = summary.contract.whole
     after = read(output)
-    assert whole.shown == len(after.frames) >= 5
+    assert whole.shown >= 5
+    # A machine that stalls for a second or two shows the slate meanwhile.
+    assert whole.shown + sum(whole.fillers.values()) == len(after.frames)
     assert whole.captured - whole.shown - sum(whole.dropped.values()) in (0, 1, 2)  # on their way at the end
     assert all(b > a for a, b in zip(after.pts_seconds, after.pts_seconds[1:], strict=False))
     assert after.pts_seconds[-1] - after.pts_seconds[0] < SECONDS + 10  # and what opening the sink took
