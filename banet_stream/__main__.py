@@ -10,7 +10,7 @@ from .leaving import leaving_at_once
 
 def main() -> None:
     """Imports PyTorch and all the rest, which takes a second or two, and runs the command."""
-    # What is imported stays. Searching it for garbage takes a third of a second meanwhile, a tenth in the
+    # What is imported stays. Searching it for garbage takes a sixth of a second meanwhile, a tenth in the
     # middle of a video, and half a second at the end.
     gc.disable()
     with leaving_at_once(say_interrupted):
