@@ -233,15 +233,12 @@ class Sink(Output):
         assert self._container is not None
         for stream in self.source.passed:
             label = f"{stream.type} {stream.index} ({stream.codec_context.name})"
-            headless = lacks_header(stream)
-            why = f"{self.path.suffix} can't hold {label}"
-            if headless:
-                why = f"{label} of the source lacks its header"
+            why = self._why_not_copied(stream, label)
             if isinstance(stream, av.AudioStream) and not stream.codec_context.sample_rate:
                 # Nothing whole was found of it, by which a file could describe it.
                 self.source.note_damage(InvalidDataError(0, f"no sound found in {label}"))
                 self.notices.append(f"{label} of the source can't be read: left out")
-            elif self._holds(stream.codec_context.codec.canonical_name) and not headless:
+            elif not why:
                 self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
             elif not self._encode_again(stream, why):
                 self.notices.append(f"{why}: left out")
@@ -250,6 +247,14 @@ class Sink(Output):
                 added_stream.metadata.update(lasting(stream.metadata))
                 added_stream.disposition = stream.disposition
         self.notices += notices_of_left_out(self.source.left_out)
+
+    def _why_not_copied(self, stream: Stream, label: str) -> str:
+        """What keeps a stream's packets from being taken as they are; empty: nothing."""
+        if lacks_header(stream):
+            return f"{label} of the source lacks its header"
+        if not self._holds(stream.codec_context.codec.canonical_name):
+            return f"{self.path.suffix} can't hold {label}"
+        return ""
 
     def _holds(self, codec: str) -> bool:
         """Whether the container takes packets of this codec as they are."""

@@ -144,12 +144,7 @@ def test_sound_that_a_muxer_refuses(clip: Clip, tmp_path: Path, capsys: pytest.C
     content[following + 6] |= 0x01  # two blocks in one packet
     source, output = tmp_path / "in.ts", tmp_path / "out.mp4"
     source.write_bytes(content)
-    code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
-    assert code == 9
-    assert "0 of 12 frames lost, 1 damaged packets" in err
-    streams = read(output)
-    assert len(streams.frames) == 12
-    assert streams.audio_packets
+    assert "0 of 12 frames lost, 1 damaged packets" in kept(source, output, capsys)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -180,12 +175,17 @@ def test_sound_that_comes_twice(
     tags[twice:twice] = [tags[twice - 1], tags[twice]]
     source, output = tmp_path / "in.flv", tmp_path / f"out{suffix}"
     source.write_bytes(content[:13] + b"".join(tags))
+    assert "0 of 12 frames lost" in kept(source, output, capsys)
+
+
+def kept(source: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """All twelve frames and some sound are in the output of a damaged source; returns what was said."""
     code, _, err = call(capsys, source, "-o", output, "--bg", "green", *FAST)
     assert code == 9
-    assert "0 of 12 frames lost" in err
     streams = read(output)
     assert len(streams.frames) == 12
     assert streams.audio_packets
+    return err
 
 
 def test_broken_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

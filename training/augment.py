@@ -289,11 +289,11 @@ def stand_before(behind: Sample, sample: Sample, view: View) -> Sample:
     cut = sample._replace(matte=matte)
     person = move_sample(cut, view, height, width, bars=(0, 0, 0))
     cover = person.matte.astype(np.float32) / 255
-    image = person.image * cover[..., None] + behind.image * (1 - cover[..., None])
+    image = occlude.blend(behind.image, person.image, cover)
     whole = person.matte + behind.matte * (1 - cover)
     known = [w for w in (person.weight, behind.weight) if w is not None]
     weight = np.minimum.reduce(known) if known else None
-    return Sample(np.round(image).astype(np.uint8), np.round(whole).astype(np.uint8), weight)
+    return Sample(image, np.round(whole).astype(np.uint8), weight)
 
 
 def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) -> View:

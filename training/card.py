@@ -199,9 +199,7 @@ def augmentation(c: Mapping[str, Any]) -> str:
     wide = f"; in wide crops {100 * augment.WIDE_COMPOSITE_CHANCE:.0f} % at least" if chances else ""
     return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
-- People cut out and put before other backgrounds: {chances or "none"}{wide}.
-- Of these, {100 * augment.TABLE_CHANCE:.0f} % behind a table and {100 * augment.PATTERN_CHANCE:.0f} % with a
-  pattern on them, before other backgrounds or not."""
+- People cut out and put before other backgrounds: {chances or "none"}{wide}."""
 
 
 def losses_of(c: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,7 +91,7 @@ def polygon(corners: NDArray[np.float64], height: int, width: int) -> Array:
     return cv2.GaussianBlur(filled, (3, 3), 0).astype(np.uint8, copy=False)
 
 
-def blend(image: Array, other: Array, cover: NDArray[np.float64]) -> Array:
+def blend(image: Array, other: Array, cover: NDArray[np.floating[Any]]) -> Array:
     """``other`` where ``cover`` [H, W] is 1, ``image`` where it is 0."""
-    mixed = image + (other.astype(np.float32) - image) * cover[..., None]
-    return np.round(mixed).astype(np.uint8)
+    shares = cover[..., None]
+    return np.round(other * shares + image * (1 - shares)).astype(np.uint8)
