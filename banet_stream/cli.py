@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
 from tqdm import tqdm
 
@@ -31,6 +30,7 @@ from .live_cli import add_live_options, refuse_live_options, run_live
 from .matter_options import add_matter_options, make_matter
 from .opening import STANDARD
 from .photo import PICTURES
+from .printing import ending_unread, go_on_without_output
 from .redact import RedactingFormatter, RedactingParser, redact
 from .stream import Progress, Summary, process, stats_table
 from .verify import as_table
@@ -80,31 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_command(words: Sequence[str]) -> int:
     """One of COMMANDS; returns its exit code."""
-    try:
-        code = COMMANDS[words[0]](words[1:])
-        print(end="", flush=True)
-    except OSError as error:
-        if not (isinstance(error, BrokenPipeError) or is_lost(sys.stdout)):
-            raise
-        go_on_without_output(error)
-        return 1
-    return code
-
-
-def is_lost(stream: TextIO | None) -> bool:
-    """Whether nothing more can be written there."""
-    try:
-        print(end="", file=stream, flush=True)
-    except OSError:
-        return True
-    return False
-
-
-def go_on_without_output(error: OSError) -> None:
-    """For when its reader has left, as in ``banet-stream doctor | head``, or the disk is full."""
-    if not isinstance(error, BrokenPipeError):
-        print(f"note: standard output can't be written: {error.strerror}", file=sys.stderr)
-    sys.stdout = None  # or Python fails once more at its end
+    with ending_unread():
+        return COMMANDS[words[0]](words[1:])
 
 
 def main_command(words: Sequence[str], *, own_process: bool) -> None:

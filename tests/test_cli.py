@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 from conftest import importing, read
@@ -359,29 +360,36 @@ def test_numbers_out_of_range_are_refused(
     assert not list(tmp_path.glob("out*"))
 
 
-WORDY = (
-    "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; "
-    "cli.main(['doctor'])"
-)
+WORDY = {
+    "banet-stream": "from banet_stream import cli; cli.COMMANDS['doctor'] = lambda _: print('word ' * {}) or 0; "
+    "cli.main(['doctor'])",
+    "training": "from training.command import command\nwith command('evaluate'): print('word ' * {})",
+}
 
 
+def run_wordy(command: str, words: int, output: IO[str] | int) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", WORDY[command].format(words)]
+    here = Path(__file__).parent.parent
+    return subprocess.run(program, stdout=output, stderr=subprocess.PIPE, text=True, check=False, cwd=here)
+
+
+@pytest.mark.parametrize("command", WORDY)
 @pytest.mark.parametrize("words", [1, 100_000])  # written at the end, or on the way
-def test_a_reader_of_a_commands_words_may_leave(words: int) -> None:
+def test_a_reader_of_a_commands_words_may_leave(words: int, command: str) -> None:
     """As ``head`` does."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-c", WORDY.format(words)]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = run_wordy(command, words, writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", WORDY)
 @pytest.mark.parametrize("words", [1, 100_000])
-def test_a_commands_words_on_a_full_disk(words: int) -> None:
-    command = [sys.executable, "-c", WORDY.format(words)]
+def test_a_commands_words_on_a_full_disk(words: int, command: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = run_wordy(command, words, full)
     assert done.returncode == 1
     assert done.stderr == "note: standard output can't be written: No space left on device\n"
 

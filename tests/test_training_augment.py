@@ -154,7 +154,6 @@ def test_people_before_rooms_keep_their_heads():
     ],
 )
 def test_how_often_people_are_cut_out(name, width, composites, share, monkeypatch):
-    monkeypatch.setattr(augment, "occluded", lambda sample, *_, **__: sample)  # it draws backgrounds, too
     image, mask = person(1)
     rooms = 0
     for seed in range(200):

@@ -67,6 +67,9 @@ def test_papers_two_stages(root, tmp_path):
     best = card.recipe(vars(train.parse(["--overlap-weight", "0.3"])))
     assert "0.3 x what the matte lacks in intersection over union (Jaccard)" in best
     assert "Muon (Adam where there are no large kernels), weight decay 0.01 on kernels" in best
+    assert "a table before people 3 %, a pattern on them 7 %" in best
+    assert "table" not in text
+    assert "table" not in card.recipe({"sets": {"portraits-train": 1.0}})  # a run of before there were any
 
 
 @pytest.mark.parametrize(("preset", "summit"), [("paper", 0), ("paper-refine", 19)])

@@ -282,7 +282,16 @@ def test_divergence_ends_the_run_before_it_is_saved(root, tmp_path, monkeypatch)
 def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whole, tmp_path):
     """Checkpoints of the first recipe know neither network nor optimiser nor preset."""
     early = ("preset", "network", "augmentation", "refine_weight", "optimiser", "momentum", "decay")
-    early += ("composites", "largest_gradient", "precision", "compile", "broken", "validation", "tensorboard")
+    early += (
+        "composites",
+        "occluders",
+        "largest_gradient",
+        "precision",
+        "compile",
+        "broken",
+        "validation",
+        "tensorboard",
+    )
     for name in ("resumed", "old"):
         (tmp_path / name).mkdir()
     train.train(configure(root, tmp_path / "resumed", limit_minutes=1e-9))

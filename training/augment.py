@@ -91,6 +91,7 @@ def best(
     *,
     rng: np.random.Generator,
     composites: float = 1.0,
+    occluders: float = 0.0,
 ) -> Sample:
     """Geometry, other backgrounds, light and camera faults.
 
@@ -100,6 +101,7 @@ def best(
         height, width: of the crop that is returned.
         rng: decides.
         composites: makes ``COMPOSITE_CHANCE`` so many times as large.
+        occluders: makes ``TABLE_CHANCE`` and ``PATTERN_CHANCE`` so many times as large.
     """
     chance = composites * composite_chance(name)
     if chance and width > WIDE * height:
@@ -109,16 +111,18 @@ def best(
         moved = composite(people, draw(BACKGROUNDS).image, height, width, rng=rng)
     else:
         moved = warp(draw(name), height, width, rng=rng)
-    if chance:
-        moved = occluded(moved, lambda h, w: room_for(draw(BACKGROUNDS).image, h, w, rng), rng=rng)
+    if occluders and composite_chance(name):
+        moved = occluded(
+            moved, lambda h, w: room_for(draw(BACKGROUNDS).image, h, w, rng), rng=rng, occluders=occluders
+        )
     return moved._replace(image=photometric(moved.image, rng))
 
 
-def occluded(sample: Sample, room: occlude.Room, *, rng: np.random.Generator) -> Sample:
+def occluded(sample: Sample, room: occlude.Room, *, rng: np.random.Generator, occluders: float) -> Sample:
     """Now and then with a pattern on somebody, or a table before them."""
-    if rng.random() < PATTERN_CHANCE:
+    if rng.random() < occluders * PATTERN_CHANCE:
         sample = occlude.pattern(sample, room, rng=rng)
-    if rng.random() < TABLE_CHANCE:
+    if rng.random() < occluders * TABLE_CHANCE:
         sample = occlude.table(sample, room, rng=rng)
     return sample
 
@@ -131,9 +135,10 @@ def paper(
     *,
     rng: np.random.Generator,
     composites: float = 0.0,
+    occluders: float = 0.0,
 ) -> Sample:
     """The paper's: rotation, flip, lightness. What is turned in from outside is black, and nobody."""
-    del composites
+    del composites, occluders
     sample = draw(name)
     rows, columns = sample.matte.shape
     scale = max(height / rows, width / columns)

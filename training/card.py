@@ -197,9 +197,18 @@ def augmentation(c: Mapping[str, Any]) -> str:
         if augment.composite_chance(name)
     )
     wide = f"; in wide crops {100 * augment.WIDE_COMPOSITE_CHANCE:.0f} % at least" if chances else ""
+    occluders = ""
+    if chances and c["occluders"]:
+        table, pattern = (
+            min(100, 100 * c["occluders"] * chance)
+            for chance in (augment.TABLE_CHANCE, augment.PATTERN_CHANCE)
+        )
+        occluders = (
+            f"\n- In the same sets: a table before people {table:.0f} %, a pattern on them {pattern:.0f} %."
+        )
     return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
-- People cut out and put before other backgrounds: {chances or "none"}{wide}."""
+- People cut out and put before other backgrounds: {chances or "none"}{wide}.{occluders}"""
 
 
 def losses_of(c: Mapping[str, Any]) -> str:

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from banet_stream.errors import BanetStreamError, Interrupted
+from banet_stream.printing import ending_unread
 
 
 @contextmanager
 def command(name: str, interrupted: str = "interrupted") -> Iterator[None]:
     """The body of ``python -m training.NAME``: what is wrong, and Ctrl-C, become one line on standard error.
+    Where nobody reads its output, as in ``... | head``, it ends quietly.
 
     Leaves through ``SystemExit`` with the error's exit code.
     """
     try:
-        yield
+        with ending_unread():
+            yield
     except BanetStreamError as error:
         end(name, str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -33,6 +33,7 @@ class Config:
     batch: int = 8  # of all processes together
     augmentation: str = "best"  # or paper: rotation, flip, lightness
     composites: float = 1.0  # makes the chance to be put before another background so many times as large
+    occluders: float = 0.0  # the same of tables before people, and of patterns on them
     size_start: int = 192  # crops have size^2 pixels, growing from start to end
     size_end: int = 320
     refine_weight: float = 0.0  # gamma of eq. (8): 0.1 in the paper's second stage
@@ -88,7 +89,7 @@ PAPER: dict[str, Any] = {
     "sets": {"fashion-train": 1.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {"optimiser": "muon"},
+    "best": {"optimiser": "muon", "occluders": 1.0},
     "paper": PAPER,
     "paper-refine": PAPER
     | {
@@ -132,6 +133,7 @@ def check(config: Config) -> None:
         "overlap_weight",
         "largest_gradient",
         "composites",
+        "occluders",
         "evaluate_every",
     ):
         if getattr(config, name) < 0:

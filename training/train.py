@@ -224,6 +224,7 @@ def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, 
         seed=config.seed,
         augmentation=config.augmentation,
         composites=config.composites,
+        occluders=config.occluders,
         share=(world.rank, world.size),
         skip_broken=skip,
     )
