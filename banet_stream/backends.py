@@ -31,6 +31,7 @@ OPERATORS = (
     "fade_islands",
     "fill_holes",
     "frame_to_input",
+    "guided_filter",
     "masked_blur",
     "refine_loss",
     "sobel_gradient",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .kernel_options import alpha_options, colour_options, is_channels_last, packed
+from .kernel_options import alpha_options, colour_options, filter_options, is_channels_last, packed
 from .reference import (
     ALPHA_FLOOR,
     ISLAND_CORE,
@@ -239,6 +239,15 @@ def _(
     left_low: float,
     left_high: float,
 ) -> Tensor:
+    return alpha.new_empty(alpha.shape)
+
+
+def guided_filter(alpha: Tensor, image: Tensor) -> Tensor:
+    return _ops.guided_filter(alpha, image, *filter_options())
+
+
+@torch.library.register_fake("banet_stream::guided_filter")
+def _(alpha: Tensor, image: Tensor, *options: float) -> Tensor:
     return alpha.new_empty(alpha.shape)
 
 

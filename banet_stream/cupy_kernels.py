@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .kernel_options import alpha_options, colour_options, is_channels_last, packed
+from .kernel_options import alpha_options, colour_options, filter_options, is_channels_last, packed
 from .reference import LUMA_WEIGHTS, TINY, YuvScale
 
 THREADS = 256
@@ -27,6 +27,7 @@ SERVED = (
     "boundary_attention",
     "composite",
     "frame_to_input",
+    "guided_filter",
     "masked_blur",
     "steady_alpha",
     "upsample_alpha",
@@ -161,6 +162,18 @@ def frame_to_input(
         u, *u.stride(), v, *v.stride(), *u.shape, depth != 8,
         *LUMA_WEIGHTS[matrix], *YuvScale.of(full_range, depth), *mean, *std,
     )  # fmt: skip
+    return out
+
+
+def guided_filter(alpha: Tensor, image: Tensor) -> Tensor:
+    radius, epsilon, least_variance, low, high, reach, unsure, tiny = filter_options()
+    name, size, pixels = "guided_filter", tuple(alpha.shape), alpha.numel()
+    fits, out = alpha.new_empty((6, *size)), alpha.new_empty(size)
+    both = (alpha, *alpha.stride(), image, *image.stride(), radius)
+    launch(name, "guided_fit_kernel", pixels, alpha, fits, *size, *both, epsilon, least_variance, tiny)
+    launch(
+        name, "guided_follow_kernel", pixels, alpha, out, *size, fits, *both, reach, unsure, low, high, tiny
+    )
     return out
 
 

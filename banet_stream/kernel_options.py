@@ -28,6 +28,18 @@ def colour_options(alpha: Tensor) -> tuple[int, int, int]:
     return *size, reference.colour_reach(size)
 
 
+def filter_options() -> tuple[int, float, float, float, float, int, float, float]:
+    return (
+        reference.FILTER_RADIUS,
+        reference.FILTER_EPSILON,
+        reference.FILTER_LEAST_VARIANCE,
+        *reference.FILTER_TRUST,
+        reference.FILTER_REACH,
+        reference.FILTER_UNSURE,
+        reference.FILTER_TINY,
+    )
+
+
 def packed(plane: Tensor) -> Tensor:
     """Rows may lie apart (decoders pad them), columns not; a single one has no neighbour."""
     return plane if plane.stride(1) == 1 or plane.shape[1] == 1 else plane.contiguous()

@@ -134,13 +134,13 @@ class Matter:
         return MatteStream(self, mirrored=mirrored)
 
     def _matte(self, image: Tensor, *, mirrored: bool) -> Tensor:
-        """The engine's matte [1, 1, h, w] of what ``_see`` gives."""
+        """The matte [1, 1, h, w] of what ``_see`` gives: the engine's, following the picture's edges."""
         alpha = self.engine(image)
         if mirrored:
             alpha = mean_with_mirrored(alpha, image, self.engine)
         if not bool(alpha.isfinite().all()):
             raise MatteError("the matte holds no numbers")
-        return alpha
+        return ops.guided_filter(alpha[0, 0].to(image.device), image[0])[None, None]
 
 
 def mean_with_mirrored(alpha: Tensor, image: Tensor, engine: Engine) -> Tensor:

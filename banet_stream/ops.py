@@ -246,6 +246,32 @@ def on_cpu(name: str, alpha: Tensor) -> Tensor:
     return mended.to(alpha.device)
 
 
+def guided_filter(alpha: Tensor, image: Tensor) -> Tensor:
+    """A matte that follows the edges and the hair of the picture it is of: the guided filter (He, Sun and
+    Tang 2013), with colour as its guide.
+
+    In every window alpha is fitted as a linear function of colour; windows are weighted by how much of
+    alpha's variance their fit explains. Where those around a pixel explain less than half of it, as where
+    somebody has the colours of the background, alpha stays as it is, and so it does where nothing around is
+    soft. It never leaves the range of the pixels next to it: what is nobody all around stays nobody.
+
+    Args:
+        alpha: [h, w] float32 in 0..1, the network's.
+        image: [3, h, w] float32, what the network saw: normalised, any strides. What is no number counts as
+            the mean colour.
+
+    Returns:
+        [h, w] float32 in 0..1.
+    """
+    name = "guided_filter"
+    check_alpha(name, alpha)
+    shape = [3, *alpha.shape]
+    check(name, "image", list(image.shape) == shape, f"have shape {shape}", list(image.shape))
+    check(name, "image", image.dtype == torch.float32, "be float32", image.dtype)
+    check_device(name, "image", image, alpha)
+    return backends.find(name, alpha.device)(alpha, image)
+
+
 def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:
     """A video's matte, blended with the one before: it stops shimmering where nothing moves.
 

@@ -99,6 +99,9 @@ TRIALS: dict[str, Callable[[Planes, Tensor, Planes], list[Tensor]]] = {
     "frame_to_input": lambda front, alpha, behind: [
         ops.frame_to_input(front, size=TRIAL_MATTE, matrix="bt709", full_range=False)
     ],
+    "guided_filter": lambda front, alpha, behind: [
+        ops.guided_filter(alpha, torch.stack([alpha + 1e-3 * front[p].float() for p in (1, 2, 1)]))
+    ],
     "steady_alpha": lambda front, alpha, behind: [
         ops.steady_alpha(alpha, alpha.flip(1).contiguous(), certain=0.25, steady=0.35)
     ],

@@ -42,6 +42,20 @@ SMALL_ISLAND, SURE_ISLAND, LEFT_OF_PIXEL = (0.08, 0.12), (0.9, 0.95), (0.25, 0.7
 # was, or up to 0.02 % better. Larger and surer ones lose: gaps between arm and body fill.
 SMALL_HOLE, SURE_HOLE = (0.003, 0.006), (0.65, 0.75)
 
+# The guided filter of mattes (see ops.guided_filter): window radius at the matte's size; the variance of a
+# channel below which it is noise, of pictures as networks see them (where 1 is about 57 of 255); the variance
+# of alpha that needs no explanation; from which share of alpha's variance explained a fit counts, and from
+# which it counts fully; how far around soft pixels it works, and which are soft. Measured with the weights of
+# commit 22ca442 at 448, without -> with: on 20 clips before other rooms (training/README.md) boundary IoU
+# 0.755 -> 0.755, Grad 4.81 -> 4.49, dtSSD 4.42 -> 4.15; on portraits-val with soft outlines 94.2 -> 94.4 %,
+# 0.742 -> 0.753, and with masks drawn by hand, which have a rim of background, 93.8 -> 93.7 %, 0.719 -> 0.712.
+# Smaller windows and more trust in fits than this find less hair, or take in leaves behind somebody.
+FILTER_RADIUS, FILTER_EPSILON, FILTER_LEAST_VARIANCE = 8, 2e-4, 1e-4
+FILTER_TRUST = (0.5, 0.9)
+FILTER_REACH, FILTER_UNSURE = 1, 0.05
+# Windows of less variance, and means of fits that weigh less, say nothing.
+FILTER_TINY = 1e-9
+
 # Local colours are means over windows, so a quarter of the matte's size holds them; the windows reach this
 # far, as a share of the longer side, for definite colours.
 COLOUR_SHRINKING = 4
@@ -326,6 +340,36 @@ def connected(mask: Tensor) -> Tensor:
 
 def ramp(values: Tensor, low: float, high: float) -> Tensor:
     return ((values - low) / (high - low)).clamp(0, 1)
+
+
+def guided_filter(alpha: Tensor, image: Tensor) -> Tensor:
+    """In float64: variances are differences of large squares."""
+    alpha = clean_alpha(alpha)
+    wide, colours = alpha.double(), image.nan_to_num(0.0, 0.0, 0.0).double()
+    values = torch.cat([colours, wide[None]])
+    products = (values[:, None] * values[None]).flatten(0, 1)
+    moments = box(products, FILTER_RADIUS).view(4, 4, *alpha.shape)
+    means = box(values, FILTER_RADIUS)
+    spread = (moments - means[:, None] * means[None]).permute(2, 3, 0, 1)
+    variance, covariance = spread[..., 3, 3], spread[..., :3, 3]
+    noise = FILTER_EPSILON * torch.eye(3, dtype=torch.float64, device=alpha.device)
+    slopes = torch.linalg.solve(spread[..., :3, :3] + noise, covariance)
+    offset = means[3] - (slopes * means[:3].permute(1, 2, 0)).sum(2)
+
+    share = ((slopes * covariance).sum(2) / (variance + FILTER_LEAST_VARIANCE)).clamp(0, 1)
+    weight = torch.where(variance < FILTER_TINY, 0, variance * share)
+    fits = torch.stack([*slopes.unbind(2), offset, share, torch.ones_like(share)])
+    *slope, offset, share, weight = box(weight * fits, FILTER_RADIUS)
+    known = weight > FILTER_TINY
+    weight = torch.where(known, weight, 1)
+    filtered = ((torch.stack(slope) * colours).sum(0) + offset) / weight
+    trust = ramp(share / weight, *FILTER_TRUST)
+    lowest, highest = (
+        sign * F.max_pool2d(sign * alpha[None], 2 * FILTER_REACH + 1, 1, FILTER_REACH)[0] for sign in (-1, 1)
+    )
+    followed = wide + trust * (filtered.clamp(lowest.double(), highest.double()) - wide)
+    unsure = (highest > FILTER_UNSURE) & (lowest < 1 - FILTER_UNSURE)
+    return torch.where(known & unsure, followed.float(), alpha)
 
 
 def steady_alpha(alpha: Tensor, previous: Tensor, *, certain: float, steady: float) -> Tensor:

@@ -63,6 +63,7 @@ def cases(size: str, device: str) -> dict[str, tuple[Callable[[], object], int]]
     frame_bytes = sum(p.numel() for p in planes)
     small = 4 * MATTE[0] * MATTE[1]
     noise = torch.rand(alpha.shape, generator=torch.Generator().manual_seed(2)).to(device)
+    colours = torch.stack([alpha, 1 - alpha, alpha]) + 0.05 * noise
     image = torch.rand(4, 3, 512, 512, device=device)
     logits = torch.randn(4, 1, 128, 128, device=device, requires_grad=True)
     prediction = torch.rand(4, 1, 512, 512, device=device, requires_grad=True)
@@ -90,6 +91,7 @@ def cases(size: str, device: str) -> dict[str, tuple[Callable[[], object], int]]
         ),
         "fade_islands, 288 x 512": (lambda: ops.fade_islands(alpha), 2 * small),
         "fill_holes, 288 x 512": (lambda: ops.fill_holes(alpha), 2 * small),
+        "guided_filter, 288 x 512": (lambda: ops.guided_filter(alpha, colours), 5 * small),
         "steady_alpha, 288 x 512": (
             lambda: ops.steady_alpha(alpha, noise, certain=0.25, steady=0.35),
             3 * small,

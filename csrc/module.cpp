@@ -28,6 +28,9 @@ STABLE_TORCH_LIBRARY(banet_stream, m) {
   m.def(
       "fill_holes(Tensor alpha, float floor, float core, float small_low, float small_high, "
       "float sure_low, float sure_high, float left_low, float left_high) -> Tensor");
+  m.def(
+      "guided_filter(Tensor alpha, Tensor image, int radius, float epsilon, float least_variance, float low, "
+      "float high, int reach, float unsure, float tiny) -> Tensor");
   m.def("steady_alpha(Tensor alpha, Tensor previous, float certain, float steady) -> Tensor");
   m.def("sobel_gradient(Tensor image) -> (Tensor, Tensor)");
   m.def("sobel_gradient_backward(Tensor magnitude, Tensor direction, Tensor image) -> Tensor");

@@ -63,6 +63,15 @@ def matte(size: tuple[int, int], *, device: str = "cpu") -> Tensor:
     return (0.003 + 0.994 * torch.sigmoid(12 * distance)).to(device)
 
 
+def seen(size: tuple[int, int], *, seed: int = 0, device: str = "cpu") -> Tensor:
+    """[3, h, w] float32: a picture as networks see it. On its left it has the edge of ``matte``, on its right
+    nothing tells the two apart."""
+    random = torch.Generator().manual_seed(seed)
+    colours, grain = torch.randn(2, 3, 1, 1, generator=random), torch.randn(3, *size, generator=random)
+    left = torch.arange(size[1]) < size[1] / 2
+    return (colours[0] + left * matte(size) * colours[1] + 0.1 * grain).to(device)
+
+
 def spread(plane: Tensor) -> Tensor:
     """The same values with rows and columns lying apart in memory."""
     apart = torch.zeros(plane.shape[0], plane.shape[1] * 3 + 5, dtype=plane.dtype, device=plane.device)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from operator_inputs import SIZES, SUBSAMPLINGS, frame, matte, padded
-from tolerances import ALPHA_SCALE, assert_floats, assert_samples
+from operator_inputs import SIZES, SUBSAMPLINGS, frame, matte, padded, seen
+from tolerances import ALPHA_SCALE, FILTER_SCALE, assert_floats, assert_samples
 from torch import Tensor
 
 from banet_stream import cupy_kernels, reference
@@ -43,6 +43,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL
         "boundary_attention",
         "composite",
         "frame_to_input",
+        "guided_filter",
         "masked_blur",
         "steady_alpha",
         "upsample_alpha",
@@ -77,6 +78,14 @@ def on_the_cpu(libraries: dict[str, ctypes.CDLL], monkeypatch: pytest.MonkeyPatc
             function(*converted)
 
     monkeypatch.setattr(cupy_kernels, "launch", launch)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 23), (23, 1), (31, 44)])
+def test_guided_filter(size: tuple[int, int]) -> None:
+    alpha, image = matte(size), seen(size)
+    for given in (image, image.mT.contiguous().mT):
+        actual = cupy_kernels.guided_filter(alpha, given)
+        assert_floats(actual, reference.guided_filter(alpha, image), scale=FILTER_SCALE["cuda"])
 
 
 def test_steady_alpha() -> None:

@@ -11,11 +11,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_inputs import DEPTHS, DEVICES, SIZES, SUBSAMPLINGS, frame, matte, needs_cuda, padded, spread
-from tolerances import ALPHA_SCALE, COLOUR_STEP, assert_floats, assert_samples
+from operator_inputs import (
+    DEPTHS,
+    DEVICES,
+    SIZES,
+    SUBSAMPLINGS,
+    frame,
+    matte,
+    needs_cuda,
+    padded,
+    seen,
+    spread,
+)
+from tolerances import ALPHA_SCALE, COLOUR_STEP, FILTER_SCALE, assert_floats, assert_samples
 from torch import Tensor
 
 from banet_stream import backends, ops, reference
+from banet_stream.reference import box
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,6 +44,67 @@ def both(call: Callable[[], Any]) -> tuple[Any, Any]:
         actual = call()
     with backends.using("reference"):
         return actual, call()
+
+
+# --- guided_filter -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 9), (9, 1), (2, 40), (33, 47), (64, 65), (130, 7), (256, 448), (288, 512)]
+)
+def test_guided_filter_equals_its_reference(size: tuple[int, int], device: str) -> None:
+    alpha, image = matte(size, device=device), seen(size, device=device)
+    apart = torch.stack([spread(channel) for channel in image]).mT.contiguous().mT
+    for one, other in product((alpha, spread(alpha)), (image, apart)):
+        found = both(lambda one=one, other=other: ops.guided_filter(one, other))
+        assert_floats(*found, scale=FILTER_SCALE[device])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_guided_filter_of_what_is_no_number(device: str) -> None:
+    """No person in a matte, the mean colour in a picture: all else is as if it had been so."""
+    alpha, image = matte((40, 60), device=device), seen((40, 60), device=device)
+    bad_alpha, bad_image = alpha.clone(), image.clone()
+    bad_alpha[20, 30], alpha[20, 30] = float("nan"), 0
+    bad_image[:, 5, 25], image[:, 5, 25] = torch.tensor([float("nan"), float("inf"), -float("inf")]), 0
+    for backend in ("compiled", "reference"):
+        with backends.using(backend):
+            found = ops.guided_filter(bad_alpha, bad_image)
+            assert torch.equal(found, ops.guided_filter(alpha, image))
+        assert found.isfinite().all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 100))
+def test_guided_filter_of_any_size_stays_among_its_neighbours(height: int, width: int, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    alpha = torch.rand(height, width, generator=random) * (torch.rand(height, width, generator=random) < 0.3)
+    actual, expected = both(lambda: ops.guided_filter(alpha, seen((height, width), seed=seed)))
+    assert_floats(actual, expected)
+    most = torch.nn.functional.max_pool2d(alpha[None], 3, 1, 1)[0]
+    least = -torch.nn.functional.max_pool2d(-alpha[None], 3, 1, 1)[0]
+    assert (actual <= most + 1e-6).all()
+    assert (actual >= least - 1e-6).all()
+
+
+def test_guided_filter_finds_the_edge_of_a_blurred_matte() -> None:
+    sharp = (torch.arange(64) >= 31).float().expand(48, 64)
+    colour = torch.tensor([0.5, -1.0, 1.5])[:, None, None]
+    blurred = box(sharp[None], 2)[0]
+    found = ops.guided_filter(blurred, sharp * colour)
+    assert (found - sharp).abs().mean() < 0.7 * (blurred - sharp).abs().mean()
+
+
+def test_guided_filter_leaves_what_colours_do_not_explain() -> None:
+    """Somebody of the background's colours, and where all is sure."""
+    alpha, random = matte((64, 96)), torch.Generator().manual_seed(1)
+    assert (ops.guided_filter(alpha, torch.randn(3, 64, 96, generator=random)) == alpha).float().mean() > 0.95
+    assert torch.equal(ops.guided_filter(alpha, torch.zeros(3, 64, 96)), alpha)
+    sure = (alpha > 0.5).float()
+    filtered = ops.guided_filter(sure, seen((64, 96)))
+    inside = -torch.nn.functional.max_pool2d(-sure[None], 3, 1, 1)[0] == 1
+    assert (filtered[inside] == 1).all()
 
 
 # --- steady_alpha --------------------------------------------------------------------------------
@@ -466,6 +539,7 @@ def operator_calls(device: str) -> dict[str, Callable[[], Any]]:
         "frame_to_input": lambda: [
             ops.frame_to_input(planes, size=(40, 60), matrix="bt709", full_range=False)
         ],
+        "guided_filter": lambda: [ops.guided_filter(alpha, seen((36, 64), device=device))],
         "steady_alpha": lambda: [ops.steady_alpha(alpha, alpha.flip(1), certain=0.25, steady=0.35)],
     }
 
@@ -510,6 +584,8 @@ def test_opcheck(device: str) -> None:
     )
     for operator in (operators.fade_islands, operators.fill_holes):
         torch.library.opcheck(operator, (on_cpu, 0.2, 0.5, 0.08, 0.12, 0.9, 0.95, 0.25, 0.75))
+    filtered = (8, 2e-4, 1e-4, 0.5, 0.9, 1, 0.05, 1e-9)
+    torch.library.opcheck(operators.guided_filter, (alpha, seen((8, 16), device=device), *filtered))
     torch.library.opcheck(operators.steady_alpha, (alpha, alpha.flip(1), 0.25, 0.35))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
     torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))

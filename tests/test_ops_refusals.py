@@ -38,6 +38,18 @@ REFUSALS: list[tuple[Callable[[], Any], str]] = [
     (lambda: ops.fade_islands(ALPHA[0]), "fade_islands: alpha must be [h, w], not empty, got [16]"),
     (lambda: ops.fill_holes(ALPHA[0]), "fill_holes: alpha must be [h, w], not empty, got [16]"),
     (
+        lambda: ops.guided_filter(ALPHA, IMAGE[0]),
+        "guided_filter: image must have shape [3, 8, 16], got [3, 8, 8]",
+    ),
+    (
+        lambda: ops.guided_filter(ALPHA[:, :8], IMAGE[0].half()),
+        "guided_filter: image must be float32, got torch.float16",
+    ),
+    (
+        lambda: ops.guided_filter(FAR[:, :8], IMAGE[0]),
+        "guided_filter: image must be on meta, got cpu",
+    ),
+    (
         lambda: ops.steady_alpha(ALPHA, ALPHA[:4], certain=0.2, steady=0.5),
         "steady_alpha: previous must have alpha's shape [8, 16], got [4, 16]",
     ),

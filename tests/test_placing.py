@@ -69,7 +69,7 @@ def test_a_device_without_kernels_gets_no_frames(caplog):
         assert place_beside(STAND_IN) == CPU
         assert place_beside(STAND_IN) == CPU
     assert caplog.text.count("frames are composited on the CPU") == 1
-    assert "no kernels on cpu:0 for frame_to_input, steady_alpha" in caplog.text
+    assert "no kernels on cpu:0 for frame_to_input, guided_filter, steady_alpha" in caplog.text
 
 
 @pytest.mark.parametrize("name", TRIALS)

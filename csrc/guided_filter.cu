@@ -1,0 +1,116 @@
+// guided_filter on CUDA, in two launches: every window's weighted fit, and at soft pixels their means. One thread
+// per matte pixel and small windows: what neighbours read again lies in the cache.
+//
+// Compiles with nvcc 13 and NVRTC; it has run on no GPU yet.
+#include "guided_filter.h"
+
+// fits: `fit_values` planes [height, width]. image: [3, height, width] of any strides.
+extern "C" __global__ void guided_fit_kernel(float* fits, int height, int width, const float* alpha, int64_t alpha_row,
+                                             int64_t alpha_column, const float* image, int64_t channel, int64_t row,
+                                             int64_t column, int radius, float epsilon, float least_variance,
+                                             float tiny) {
+  using namespace banet;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  if (i >= pixels) return;
+  const int y = static_cast<int>(i / width), x = static_cast<int>(i % width);
+  const int top = most(y - radius, 0), bottom = least(y + radius + 1, height);
+  const int left = most(x - radius, 0), right = least(x + radius + 1, width);
+  const float share = 1.0f / static_cast<float>((bottom - top) * (right - left));
+
+  float mean[3] = {0.0f, 0.0f, 0.0f}, mean_alpha = 0.0f, lowest = 1.0f, highest = 0.0f;
+  for (int v = top; v < bottom; ++v) {
+    for (int u = left; u < right; ++u) {
+      const float a = clean_alpha(alpha[v * alpha_row + u * alpha_column]);
+      mean_alpha += a * share, lowest = least(lowest, a), highest = most(highest, a);
+      for (int c = 0; c < 3; ++c) mean[c] += clean_colour(image[c * channel + v * row + u * column]) * share;
+    }
+  }
+  if (lowest == highest) {  // nothing to explain
+    for (int k = 0; k < fit_values; ++k) fits[k * pixels + i] = 0.0f;
+    return;
+  }
+  float spread[6] = {}, covariance[3] = {}, variance = 0.0f;
+  for (int v = top; v < bottom; ++v) {
+    for (int u = left; u < right; ++u) {
+      const float a = clean_alpha(alpha[v * alpha_row + u * alpha_column]) - mean_alpha;
+      float colour[3];
+      for (int c = 0; c < 3; ++c) colour[c] = clean_colour(image[c * channel + v * row + u * column]) - mean[c];
+      for (int c = 0, k = 0; c < 3; ++c) {
+        for (int d = c; d < 3; ++d, ++k) spread[k] += colour[c] * colour[d] * share;
+        covariance[c] += colour[c] * a * share;
+      }
+      variance += a * a * share;
+    }
+  }
+  const WeightedFit<float> fit =
+      fit_colours<float>(mean, mean_alpha, spread, covariance, variance, epsilon, least_variance, tiny);
+  for (int k = 0; k < fit_values; ++k) fits[k * pixels + i] = fit.values[k];
+}
+
+extern "C" __global__ void guided_follow_kernel(float* out, int height, int width, const float* fits,
+                                                const float* alpha, int64_t alpha_row, int64_t alpha_column,
+                                                const float* image, int64_t channel, int64_t row, int64_t column,
+                                                int radius, int reach, float unsure, float low, float high,
+                                                float tiny) {
+  using namespace banet;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t pixels = static_cast<int64_t>(height) * width;
+  if (i >= pixels) return;
+  const int y = static_cast<int>(i / width), x = static_cast<int>(i % width);
+  const float own = clean_alpha(alpha[y * alpha_row + x * alpha_column]);
+  float lowest = own, highest = own;
+  for (int v = most(y - reach, 0); v <= least(y + reach, height - 1); ++v) {
+    for (int u = most(x - reach, 0); u <= least(x + reach, width - 1); ++u) {
+      const float a = clean_alpha(alpha[v * alpha_row + u * alpha_column]);
+      lowest = least(lowest, a), highest = most(highest, a);
+    }
+  }
+  if (!is_unsure(lowest, highest, unsure)) {
+    out[i] = own;
+    return;
+  }
+  const int top = most(y - radius, 0), bottom = least(y + radius + 1, height);
+  const int left = most(x - radius, 0), right = least(x + radius + 1, width);
+  const float share = 1.0f / static_cast<float>((bottom - top) * (right - left));
+  float mean[fit_values] = {};
+  for (int v = top; v < bottom; ++v) {
+    for (int u = left; u < right; ++u) {
+      const int64_t at = static_cast<int64_t>(v) * width + u;
+      for (int k = 0; k < fit_values; ++k) mean[k] += fits[k * pixels + at] * share;
+    }
+  }
+  const float* colour = image + y * row + x * column;
+  out[i] = follow_colours<float>(own, lowest, highest, mean, clean_colour(colour[0]), clean_colour(colour[channel]),
+                                 clean_colour(colour[2 * channel]), low, high, tiny);
+}
+
+#ifndef __CUDACC_RTC__
+#include "launch.h"
+
+namespace banet {
+
+Tensor guided_filter_cuda(const Tensor& alpha, const Tensor& image, int64_t radius, double epsilon,
+                          double least_variance, double low, double high, int64_t reach, double unsure, double tiny) {
+  check_alpha("guided_filter", alpha);
+  STD_TORCH_CHECK(image.dim() == 3 && image.size(0) == 3 && image.size(1) == alpha.size(0) &&
+                      image.size(2) == alpha.size(1) && image.scalar_type() == ScalarType::Float,
+                  "guided_filter: image must be [3, h, w] float32, alpha [h, w]");
+  const Launch launch(alpha);
+  const int height = rows_of(alpha), width = columns_of(alpha);
+  const int64_t pixels = alpha.numel();
+  Tensor fits = floats(alpha, fit_values * pixels);
+  Tensor result = torch::stable::new_empty(alpha, {height, width});
+  launch(guided_fit_kernel, pixels, out<float>(fits), height, width, in<float>(alpha), alpha.stride(0),
+         alpha.stride(1), in<float>(image), image.stride(0), image.stride(1), image.stride(2), radius, epsilon,
+         least_variance, tiny);
+  launch(guided_follow_kernel, pixels, out<float>(result), height, width, in<float>(fits), in<float>(alpha),
+         alpha.stride(0), alpha.stride(1), in<float>(image), image.stride(0), image.stride(1), image.stride(2),
+         radius, reach, unsure, low, high, tiny);
+  return result;
+}
+
+}  // namespace banet
+
+STABLE_TORCH_LIBRARY_IMPL(banet_stream, CUDA, m) { m.impl("guided_filter", TORCH_BOX(&banet::guided_filter_cuda)); }
+#endif
