@@ -48,8 +48,8 @@ SMALL_HOLE, SURE_HOLE = (0.003, 0.006), (0.65, 0.75)
 # which it counts fully; how far around soft pixels it works, and which are soft. Measured with the weights of
 # commit 22ca442 at 448, without -> with: on 20 clips before other rooms (training/README.md) boundary IoU
 # 0.755 -> 0.755, Grad 4.81 -> 4.49, dtSSD 4.42 -> 4.15; on portraits-val with soft outlines 94.2 -> 94.4 %,
-# 0.742 -> 0.753, and with masks drawn by hand, which have a rim of background, 93.8 -> 93.7 %, 0.719 -> 0.712.
-# Smaller windows and more trust in fits than this find less hair, or take in leaves behind somebody.
+# 0.742 -> 0.753, and with masks drawn by hand, which have a rim of background, 93.8 -> 93.7 %, 0.719 ->
+# 0.712. Smaller windows find less hair; with more trust in fits leaves behind somebody come in.
 FILTER_RADIUS, FILTER_EPSILON, FILTER_LEAST_VARIANCE = 8, 2e-4, 1e-4
 FILTER_TRUST = (0.5, 0.9)
 FILTER_REACH, FILTER_UNSURE = 1, 0.05

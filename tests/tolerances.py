@@ -19,8 +19,8 @@ FLOATS = {
 # reference itself loses. 1e-4 is a fortieth of an 8-bit step.
 ALPHA_SCALE = 5
 
-# The guided filter sums in double on the CPU. On CUDA it sums floats, and divides by variances of 2e-4: this is
-# half an 8-bit step.
+# The guided filter sums in double on the CPU. On CUDA it sums floats, and divides by variances of 2e-4: this
+# is half an 8-bit step.
 FILTER_SCALE = {"cpu": 1, "cuda": 100}
 
 # A sample whose exact value lies half-way between two codes may round either way.
