@@ -2,6 +2,8 @@
 // down by rows, in double, whose products of floats are exact.
 #include "guided_filter.h"
 
+#include <utility>
+
 #include "matte_cpu.h"
 
 namespace banet {
@@ -81,13 +83,10 @@ BANET_CLONES void fit_line(float* __restrict out, int64_t pixels, const double* 
 
 namespace {
 
-struct Region {
-  int top, bottom, left, right;
-  bool empty() const { return top >= bottom || left >= right; }
-  Region wider(int margin, int height, int width) const {
-    return {most(top - margin, 0), least(bottom + margin, height), most(left - margin, 0), least(right + margin, width)};
-  }
-};
+Window wider(const Window& region, int margin, int height, int width) {
+  return {most(region.top - margin, 0), least(region.bottom + margin, height), most(region.left - margin, 0),
+          least(region.right + margin, width)};
+}
 
 // Sums over square windows: of products of planes, for the columns of a region, row after row.
 class SlidingSums {
@@ -97,7 +96,7 @@ class SlidingSums {
     const float *one, *other;
   };
 
-  SlidingSums(const Channel* channels, int count, int height, int width, int radius, const Region& region)
+  SlidingSums(const Channel* channels, int count, int height, int width, int radius, const Window& region)
       : channels_(channels), count_(count), height_(height), width_(width), radius_(radius),
         region_left_(region.left), left_(most(region.left - radius, 0)), right_(least(region.right + radius, width)),
         first_(region.left - radius), columns_(region.right - region.left), pitch_(columns_ + 2 * radius + apart) {
@@ -147,12 +146,12 @@ class SlidingSums {
 
 // The least and the most around every pixel, [height, width] each, and the smallest region that holds all that are
 // unsure.
-Region find_unsure(float* lowest, float* highest, const float* alpha, int height, int width,
+Window find_unsure(float* lowest, float* highest, const float* alpha, int height, int width,
                    const GuidedOptions& options) {
   const int reach = options.reach;
   float* low = scratch<float, 15>(2 * static_cast<size_t>(width));
   float* high = low + width;
-  Region region{height, 0, width, 0};
+  Window region{height, 0, width, 0};
   for (int y = 0; y < height; ++y, lowest += width, highest += width) {
     const auto row = [&](int i) { return alpha + static_cast<size_t>(i) * width; };
     std::copy(row(y), row(y) + width, low);
@@ -174,7 +173,7 @@ Region find_unsure(float* lowest, float* highest, const float* alpha, int height
 
 // planes: red, green, blue, alpha, ones, [height, width] each. fits: `fit_values` of these.
 void fit_windows(float* fits, const float* const (&planes)[guided_values], int height, int width,
-                 const Region& region, const GuidedOptions& options) {
+                 const Window& region, const GuidedOptions& options) {
   SlidingSums::Channel channels[guided_moments];
   for (int i = 0; i < guided_values; ++i) {
     for (int j = i; j < guided_values; ++j) {
@@ -194,7 +193,7 @@ void fit_windows(float* fits, const float* const (&planes)[guided_values], int h
 
 // Writes the unsure pixels of a region.
 void follow(float* out, const float* const (&planes)[guided_values], const float* fits, const float* lowest,
-            const float* highest, int height, int width, const Region& region, const GuidedOptions& options) {
+            const float* highest, int height, int width, const Window& region, const GuidedOptions& options) {
   const size_t pixels = static_cast<size_t>(height) * width;
   SlidingSums::Channel channels[fit_values];
   for (int k = 0; k < fit_values; ++k) channels[k] = {fits + k * pixels, planes[4]};
@@ -234,8 +233,8 @@ static Tensor guided_filter_cpu(const Tensor& alpha, const Tensor& image, int64_
   load_alpha(out, matte);
   float* memory = scratch<float, 16>((guided_values + fit_values + 2) * pixels);
   float *fits = memory + guided_values * pixels, *lowest = fits + fit_values * pixels, *highest = lowest + pixels;
-  const Region region = find_unsure(lowest, highest, out, height, width, options);
-  if (region.empty()) return result;
+  const Window region = find_unsure(lowest, highest, out, height, width, options);
+  if (region.top >= region.bottom) return result;
   const float* const planes[guided_values] = {memory, memory + pixels, memory + 2 * pixels, memory + 3 * pixels,
                                               memory + 4 * pixels};
   const float* colours = static_cast<const float*>(image.const_data_ptr());
@@ -247,7 +246,7 @@ static Tensor guided_filter_cpu(const Tensor& alpha, const Tensor& image, int64_
   }
   std::copy(out, out + pixels, memory + 3 * pixels);
   std::fill(memory + 4 * pixels, memory + 5 * pixels, 1.0f);
-  fit_windows(fits, planes, height, width, region.wider(options.radius, height, width), options);
+  fit_windows(fits, planes, height, width, wider(region, options.radius, height, width), options);
   follow(out, planes, fits, lowest, highest, height, width, region, options);
   return result;
 }
