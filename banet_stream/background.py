@@ -16,7 +16,15 @@ from torch import Tensor
 from . import hdr, ops
 from .errors import BackgroundError, InputError
 from .frame import Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns
-from .images import UNREADABLE, eight_bits, is_moving, may_be_picture, open_image, turn_upright
+from .images import (
+    UNREADABLE,
+    convert_colours,
+    eight_bits,
+    is_moving,
+    may_be_picture,
+    open_image,
+    turn_upright,
+)
 from .opening import can_be_read_again, describe, is_url, local_path, open_input, picture_streams
 from .unpack import Clock
 
@@ -50,6 +58,10 @@ class Background(ABC):
         """Told of the run's first frame, where that is not the first one it is asked for."""
         return
 
+    def suit(self, profile: bytes | None) -> None:
+        """Told of the ICC profile of the photo it will be behind; None: colours are as their tags say."""
+        return
+
     def close(self) -> None:
         """Lets go of files; closing twice is harmless."""
         return
@@ -78,15 +90,16 @@ class Transparent(Background):
 
 
 class Still(Background):
-    """A picture that stays; it is converted once per frame geometry."""
+    """A picture that stays, in sRGB; it is converted once per frame geometry."""
 
     def __init__(self) -> None:
+        self.profile: bytes | None = None
         self._key: object = None
         self._planes: list[Tensor] = []
 
     def planes(self, frame: Frame, alpha: Tensor) -> list[Tensor]:
         """See Background."""
-        key = geometry(frame)
+        key = (geometry(frame), self.profile)
         if key != self._key:
             self._key = key
             planes = ops.rgb_to_planes(
@@ -99,9 +112,13 @@ class Still(Background):
             self._planes = [plane.to(frame.device) for plane in planes]
         return self._planes
 
+    def suit(self, profile: bytes | None) -> None:
+        """See Background."""
+        self.profile = profile
+
     @abstractmethod
     def rgb(self, frame: Frame) -> Tensor:
-        """[H, W, 3] float in 0..1, turned as the frame is coded."""
+        """[H, W, 3] float in 0..1 by ``profile``, turned as the frame is coded."""
 
 
 class Plain(Still):
@@ -113,11 +130,12 @@ class Plain(Still):
 
     def rgb(self, frame: Frame) -> Tensor:
         """See Still."""
-        return (torch.tensor(self.colour) / 255).expand(frame.height, frame.width, 3)
+        dot = convert_colours(Image.new("RGB", (1, 1), self.colour), None, self.profile)
+        return torch.tensor(dot.getpixel((0, 0))).div(255).expand(frame.height, frame.width, 3)
 
 
 class Picture(Still):
-    """An image file, turned by its EXIF orientation, cropped to fill the frame."""
+    """An image in sRGB, upright, cropped to fill the frame."""
 
     def __init__(self, image: Image.Image, name: str = "") -> None:
         super().__init__()
@@ -128,6 +146,7 @@ class Picture(Still):
         width, height, aspect = display_geometry(frame)
         left, top, right, bottom = crop_to_fill(*self.image.size, aspect)
         fitted = self.image.resize((width, height), Image.Resampling.LANCZOS, (left, top, right, bottom))
+        fitted = convert_colours(fitted, None, self.profile)
         upright = np.asarray(fitted, np.float32) / 255
         return torch.from_numpy(np.rot90(upright, -frame.rotation // 90).copy())
 
@@ -378,7 +397,8 @@ def find_picture(name: str) -> Picture | None:
         with open_image(name) as image:
             if is_moving(image, name):
                 return None
-            return Picture(eight_bits(turn_upright(image)).convert("RGB"), name)
+            rgb = eight_bits(turn_upright(image)).convert("RGB")
+            return Picture(convert_colours(rgb, image.info.get("icc_profile"), None), name)
     except UnidentifiedImageError:
         return None
     except (*UNREADABLE, Image.DecompressionBombError) as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from .errors import InputError
 
@@ -100,6 +101,23 @@ def turn_upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # Pillow raises whatever damaged EXIF makes it stumble over
         return image
+
+
+def convert_colours(image: Image.Image, source: bytes | None, target: bytes | None) -> Image.Image:
+    """RGB from one ICC profile to another, None for sRGB; as it is where one of them can't be used."""
+    if source == target:
+        return image
+    try:
+        one, other = (
+            ImageCms.ImageCmsProfile(io.BytesIO(profile) if profile else ImageCms.createProfile("sRGB"))
+            for profile in (source, target)
+        )
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        converted = ImageCms.profileToProfile(image, one, other, renderingIntent=intent, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    assert converted is not None  # only where it converts in place
+    return converted
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

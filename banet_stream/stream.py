@@ -155,6 +155,7 @@ def process(
         if not isinstance(behind, Background):
             behind = open_background(behind, light_wrap=light_wrap)
             stack.callback(behind.close)  # the caller's own stays the caller's
+        behind.suit(video.profile if isinstance(video, Photo) else None)
         matter = matter or Matter()
         facts = None
         if resume and isinstance(video, Source):

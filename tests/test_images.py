@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image, ImageCms
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
 from banet_stream.background import Picture, Video, open_background
 from banet_stream.errors import BackgroundError
-from banet_stream.images import eight_bits
+from banet_stream.images import convert_colours, eight_bits
 from banet_stream.photo import open_photo
 
 ORIENTATION, MAKER = 0x0112, 0x010F
@@ -58,6 +59,63 @@ def test_photo_to_transparent_picture(matter: Matter, tmp_path: Path, suffix: st
     assert alpha[:10, :10].max() == 0
     with Image.open(matte) as picture:
         assert np.array_equal(np.asarray(picture), alpha)
+
+
+def wide_profile() -> bytes:
+    """An ICC profile (v2, matrix and gamma) of larger primaries than sRGB's: Adobe RGB's, adapted to D50."""
+    columns = {
+        "r": (0.60974, 0.31111, 0.01947),
+        "g": (0.20528, 0.62567, 0.06087),
+        "b": (0.14919, 0.06322, 0.74457),
+    }
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
+
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78)
+    tags = {b"desc": text, b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"cprt": b"text\0\0\0\0none\0"}
+    for name, column in columns.items():
+        tags[f"{name}XYZ".encode()] = xyz(column)
+        tags[f"{name}TRC".encode()] = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = 128 + len(table) + len(body)
+    head = (
+        struct.pack(">I4sI4s4s4s", size, b"none", 0x02200000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
+    )
+    return (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("profiled", ["photo", "background", "both"])
+def test_a_background_keeps_its_look_where_profiles_differ(
+    matter: Matter, tmp_path: Path, profiled: str
+) -> None:
+    """As a viewer that knows profiles shows it."""
+    profile, photo, out = wide_profile(), tmp_path / "photo.png", tmp_path / "out.png"
+    facts = {
+        name: {"icc_profile": profile} if profiled in (name, "both") else {}
+        for name in ("photo", "background")
+    }
+    Image.new("RGB", (96, 128), (90, 90, 90)).save(photo, **facts["photo"])  # nobody
+    orange = (200, 120, 40)
+    Image.new("RGB", (50, 50), orange).save(tmp_path / "back.png", **facts["background"])
+    seen = convert_colours(Image.new("RGB", (1, 1), orange), facts["background"].get("icc_profile"), None)
+    for behind, shown in ((str(tmp_path / "back.png"), seen.getpixel((0, 0))), ("#c87828", orange)):
+        process(photo, out, background=behind, matter=matter, encoding=EncodeOptions(overwrite=True))
+        with Image.open(out) as picture:
+            assert picture.info.get("icc_profile") == facts["photo"].get("icc_profile")
+            found = convert_colours(picture, picture.info.get("icc_profile"), None).getpixel((3, 3))
+        assert np.abs(np.subtract(found, shown)).max() <= 2
+    if profiled == "photo":
+        assert Image.open(out).getpixel((3, 3)) != orange
+
+
+def test_a_profile_that_is_none_changes_nothing() -> None:
+    dot = Image.new("RGB", (1, 1), (1, 2, 3))
+    for source, target in ((b"none", None), (None, b"none"), (wide_profile()[:200], None)):
+        assert convert_colours(dot, source, target) is dot
 
 
 def test_the_colour_profile_stays_and_the_thumbnail_goes(matter: Matter, tmp_path: Path) -> None:
