@@ -140,7 +140,12 @@ class Matter:
             alpha = mean_with_mirrored(alpha, image, self.engine)
         if not bool(alpha.isfinite().all()):
             raise MatteError("the matte holds no numbers")
-        return ops.guided_filter(alpha[0, 0].to(image.device), image[0])[None, None]
+        return following(alpha, image)
+
+
+def following(alpha: Tensor, image: Tensor) -> Tensor:
+    """An engine's matte [1, 1, h, w], following the edges of the image [1, 3, h, w], where that lies."""
+    return ops.guided_filter(alpha[0, 0].to(image.device), image[0])[None, None]
 
 
 def mean_with_mirrored(alpha: Tensor, image: Tensor, engine: Engine) -> Tensor:

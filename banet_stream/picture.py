@@ -16,7 +16,7 @@ from .background import Background, Transparent, open_background
 from .compositing import put_before
 from .errors import BackgroundError
 from .frame import BT709, FULL, PIXEL_FORMATS, Colour, Frame, rgb_of
-from .matting import Matter, mean_with_mirrored, mended, network_size
+from .matting import Matter, following, mean_with_mirrored, mended, network_size
 from .network import MEAN, STD
 from .timings import Timings
 
@@ -88,7 +88,7 @@ def explain(
         )
     with timings("network"):
         alpha, boundary = matter.engine.outputs(image)
-        alpha = mean_with_mirrored(alpha, image, matter.engine)
+        alpha = following(mean_with_mirrored(alpha, image, matter.engine), image)
     small = mended(alpha[0, 0].cpu())
     with timings("composite"):
         result = composited(frame, small, background)
