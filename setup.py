@@ -1,14 +1,17 @@
 """The compiled operators, and nothing else: metadata and settings are in pyproject.toml.
 
-CUDA kernels are built when torch was built for CUDA and a toolkit is there (CUDA_HOME), unless
-BANET_CUDA=0; BANET_CUDA=1 makes a missing toolkit an error. Nothing is downloaded, no GPU is asked for.
+CUDA kernels are built when torch was built for CUDA and a toolkit that fits it is there (CUDA_HOME), unless
+BANET_CUDA=0; BANET_CUDA=1 makes a missing or unfit toolkit an error. Nothing is downloaded, no GPU is asked
+for.
 Without a C++ compiler or Python's headers the package installs without them and runs on their references.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -44,10 +47,52 @@ def options() -> dict[str, Any]:
             f"BANET_CUDA=1, but torch {torch.__version__} is built for CUDA {torch.version.cuda} "
             f"and the toolkit is at {cpp_extension.CUDA_HOME}: both must be there"
         )
+    unfit = what_hinders(cpp_extension.CUDA_HOME, torch.version.cuda) if toolkit and wanted != "0" else ""
+    if unfit and wanted == "1":
+        raise SystemExit(f"BANET_CUDA=1, but {unfit}")
+    if unfit:
+        say_aloud(
+            f"installing WITHOUT its CUDA kernels: {unfit}.\n"
+            "The CPU's operators are built. BANET_CUDA=0 leaves the kernels out without this message."
+        )
     return {
-        "ext_modules": [extension(toolkit and wanted != "0")],
+        "ext_modules": [extension(toolkit and wanted != "0" and not unfit)],
         "cmdclass": {"build_ext": build_command()},
     }
+
+
+def what_hinders(home: str, torch_cuda: str) -> str:
+    """Why the toolkit's nvcc can't build the kernels for this torch, and what to do; empty: nothing.
+
+    torch refuses another major version of CUDA; nvcc refuses architectures that it does not know.
+    """
+    nvcc = Path(home) / "bin" / "nvcc"
+    try:
+        version, known = (
+            subprocess.run([nvcc, option], capture_output=True, text=True, check=False).stdout
+            for option in ("--version", "--list-gpu-arch")
+        )
+    except OSError as error:
+        return f"{nvcc} does not run ({error.strerror}); set CUDA_HOME to a toolkit of CUDA {torch_cuda}"
+    release = re.search(r"release ((\d+)\.\d+)", version)
+    if release is None:
+        return f"{nvcc} does not tell its version; set CUDA_HOME to a toolkit of CUDA {torch_cuda}"
+    if not torch_cuda.startswith(f"{release[2]}."):
+        return (
+            f"{nvcc} is of CUDA {release[1]}, torch of {torch_cuda}; set CUDA_HOME to a toolkit of "
+            f"CUDA {torch_cuda}, or install a torch of CUDA {release[2]}"
+        )
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+    there = re.findall(r"compute_(\d+)", known)  # empty where it can't list them: then the build tells
+    missing = [
+        arch for arch in re.findall(r"\d+\.\d+", listed) if there and arch.replace(".", "") not in there
+    ]
+    if missing:
+        return (
+            f"{nvcc} does not know the architectures {', '.join(missing)}; set CUDA_HOME to another toolkit "
+            f"of CUDA {torch_cuda}, or TORCH_CUDA_ARCH_LIST to your GPU's (8.6, for example)"
+        )
+    return ""
 
 
 def build_command() -> Any:
@@ -92,13 +137,16 @@ def extension(cuda: bool) -> Any:
 
 
 def without_operators(reason: str) -> dict[str, Any]:
-    line = "*" * 78
-    sys.stderr.write(
-        f"{line}\nbanet-stream: installing WITHOUT its compiled operators: {reason}.\n"
-        "It will work, many times slower; `banet-stream doctor` shows what serves each operator.\n"
-        f"{line}\n"
+    say_aloud(
+        f"installing WITHOUT its compiled operators: {reason}.\n"
+        "It will work, many times slower; `banet-stream doctor` shows what serves each operator."
     )
     return {}
+
+
+def say_aloud(text: str) -> None:
+    line = "*" * 78
+    sys.stderr.write(f"{line}\nbanet-stream: {text}\n{line}\n")
 
 
 setup(**options())

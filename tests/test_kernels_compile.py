@@ -6,11 +6,14 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 import torch
 
 from banet_stream import cupy_kernels
@@ -75,3 +78,83 @@ def test_a_changed_header_changes_the_options_by_which_cupy_keeps_kernels(
         (tmp_path / "common.h").write_text(text)
         found.add(cupy_kernels.options.__wrapped__())
     assert len(found) == 2
+
+
+NVCC = """#!/bin/sh
+case $1 in
+--version) echo "Cuda compilation tools, release {release}, V{release}.1" ;;
+--list-gpu-arch) for number in {known}; do echo compute_$number; done ;;
+esac
+"""
+ALL_KNOWN = "75 80 86 87 89 90 100 120"
+
+
+def sources_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, release: str | None, known: str = ALL_KNOWN
+) -> list[str]:
+    """What setup.py would compile for a torch of CUDA 13.0, beside an nvcc of that release."""
+    from torch.utils import cpp_extension  # it looks for a toolkit when imported
+
+    nvcc = folder / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    if release:
+        nvcc.write_text(NVCC.format(release=release, known=known))
+        nvcc.chmod(0o755)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **options: given.update(options))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(folder))
+    monkeypatch.chdir(CSRC.parent)
+    runpy.run_path("setup.py", run_name="__main__")
+    (extension,) = given["ext_modules"]
+    sources: list[str] = extension.sources
+    return sources
+
+
+@pytest.fixture
+def build_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Without the builder's own wishes; what setup.py sets is taken back."""
+    for name in ("BANET_CUDA", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
+    return monkeypatch
+
+
+def test_an_nvcc_that_fits_builds_the_kernels(tmp_path: Path, build_environment: pytest.MonkeyPatch) -> None:
+    built = sources_built(tmp_path, build_environment, release="13.1")
+    assert sum(name.endswith(".cu") for name in built) == len(KERNELS)
+
+
+@pytest.mark.parametrize(
+    ("release", "known", "reason"),
+    [
+        ("12.0", ALL_KNOWN, "nvcc is of CUDA 12.0, torch of 13.0; set CUDA_HOME to a toolkit of CUDA 13"),
+        ("13.0", "75 80 86 87 89 90", "nvcc does not know the architectures 10.0, 12.0; set CUDA_HOME to"),
+        (None, "", "nvcc does not run (No such file or directory); set CUDA_HOME to"),
+    ],
+)
+def test_an_nvcc_that_does_not_fit_is_named_and_left_alone(
+    tmp_path: Path,
+    build_environment: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    release: str | None,
+    known: str,
+    reason: str,
+) -> None:
+    built = sources_built(tmp_path / "auto", build_environment, release=release, known=known)
+    assert built
+    assert not any(name.endswith(".cu") for name in built)
+    said = capsys.readouterr().err
+    assert "installing WITHOUT its CUDA kernels: " in said
+    assert reason in said
+    build_environment.setenv("BANET_CUDA", "1")
+    with pytest.raises(SystemExit, match=re.escape(reason)):
+        sources_built(tmp_path / "forced", build_environment, release=release, known=known)
+
+
+def test_architectures_asked_for_are_those_that_nvcc_must_know(
+    tmp_path: Path, build_environment: pytest.MonkeyPatch
+) -> None:
+    build_environment.setenv("TORCH_CUDA_ARCH_LIST", "8.6 9.0a+PTX")
+    built = sources_built(tmp_path, build_environment, release="13.0", known="75 80 86 90")
+    assert any(name.endswith(".cu") for name in built)
