@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from .encode import Sink
+from .errors import OutputError
 from .frame import BT709, PIXEL_FORMATS, Colour, Frame, Packet
 from .output import Output
 from .reference import YuvScale
@@ -57,7 +58,12 @@ class Beside(Output):
 
     def finish(self) -> None:
         """See Output."""
-        self.matte.finish()
+        try:
+            self.matte.finish()
+        except OutputError as error:
+            if self.main.part is None:
+                raise
+            raise OutputError(f"{error}, that of {self.main.path} in {self.main.part}") from error
         self.main.finish()
         self.notices += self.main.notices + self.matte.notices
 

@@ -58,7 +58,11 @@ class Output(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Moves the part file to OUTPUT."""
+        """Moves the part file to OUTPUT.
+
+        Raises:
+            OutputError: when that can't be done, naming the part file, which stays.
+        """
 
     def close(self) -> None:
         """Lets go of what is held from the beginning on; harmless after the others, and twice."""
@@ -132,10 +136,17 @@ def free_part(path: Path, *, folder: bool = False) -> Path:
 
 
 def move_into_place(part: Path, path: Path, *, overwrite: bool) -> None:
-    """The part file becomes OUTPUT, unless something else did meanwhile."""
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: came to be meanwhile; the result is in {part}")
-    part.replace(path)
+    """The part file becomes OUTPUT, unless something else did meanwhile.
+
+    Raises:
+        OutputError: naming the part file, which stays.
+    """
+    try:
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: came to be meanwhile; the result is in {part}")
+        part.replace(path)
+    except OSError as error:  # permissions taken away, an immutable file, a folder of that name
+        raise OutputError(f"{path}: can't be written: {error.strerror}; the result is in {part}") from error
 
 
 def describe_size(path: Path, byte_count: float, frames: int, how: str) -> str:

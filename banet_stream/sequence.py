@@ -91,14 +91,23 @@ class Sequence(Output):
     def finish(self) -> None:
         """See Output."""
         assert self.part is not None
-        taken = self._taken()
-        if taken and not self.options.overwrite:
-            raise OutputError(f"{taken[0]}: came to be meanwhile; the result is in {self.part}")
-        for old in taken:  # of an earlier, perhaps longer run
-            old.unlink()
-        for picture in sorted(self.part.iterdir()):
-            picture.replace(self.path.parent / picture.name)
-        self.part.rmdir()
+        moved = 0
+        try:
+            taken = self._taken()
+            if taken and not self.options.overwrite:
+                raise OutputError(f"{taken[0]}: came to be meanwhile; the result is in {self.part}")
+            for old in taken:  # of an earlier, perhaps longer run
+                old.unlink()
+            for picture in sorted(self.part.iterdir()):
+                picture.replace(self.path.parent / picture.name)
+                moved += 1
+        except OSError as error:
+            what = "the rest of the result" if moved else "the result"
+            raise OutputError(
+                f"{self.path}: can't be written: {error.strerror}; {what} is in {self.part}"
+            ) from error
+        with suppress(OSError):  # all is in its place, whatever else lies there by now
+            self.part.rmdir()
 
     def abandon(self, *, keep: bool) -> None:
         """See Output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import av
 import pytest
 import torch
 from conftest import read, tone
+from PIL import Image
 
 import banet_stream
-from banet_stream import EncodeOptions, Matter, process
+from banet_stream import EncodeOptions, Matter, cli, process
 from banet_stream.background import Plain
 from banet_stream.errors import IncompleteInput, InputError, Interrupted, MatteError, OutputError
 from banet_stream.live import LiveOptions, process_live
@@ -137,6 +139,37 @@ def test_an_older_part_file_is_not_overwritten(clip: Clip, matter: Matter, tmp_p
     process(clip(), tmp_path / "out.mp4", matter=matter)
     assert (tmp_path / "out.part.mp4").read_text() == "from an interrupted run"
     assert len(read(tmp_path / "out.mp4").frames) == 12
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".png"])
+def test_a_result_that_can_not_be_moved_is_named(
+    clip: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    suffix: str,
+) -> None:
+    """As over an immutable file: the permission to write in the folder tells nothing of it."""
+    source, output = clip(frames=3), tmp_path / f"out{suffix}"
+    if suffix == ".png":
+        source = tmp_path / "in.png"
+        Image.new("RGB", (64, 48), "red").save(source)
+    output.write_text("mine")
+
+    def replace(path: Path, target: Path) -> Path:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    arguments = [str(source), "-o", str(output), "--overwrite", "--device", "cpu", "--size", "64"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == OutputError.exit_code
+    part = tmp_path / f"out.part{suffix}"
+    assert f"{output}: can't be written: Operation not permitted; the result is in {part}" in (
+        capsys.readouterr().err
+    )
+    assert output.read_text() == "mine"
+    assert part.stat().st_size > 0
 
 
 def test_output_is_never_the_input_or_background(clip: Clip, matter: Matter, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -289,6 +290,57 @@ def test_pictures_that_came_meanwhile_stay(clip: Clip, matter: Matter, tmp_path:
         )
     assert late.read_text() == "mine"
     assert len(list((tmp_path / "pictures.part").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("moved", "what"), [(0, "the result"), (1, "the rest of the result")])
+def test_pictures_that_can_not_be_moved_are_named(
+    clip: Clip, matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int, what: str
+) -> None:
+    right, names = Path.replace, []
+
+    def replace(path: Path, target: Path) -> Path:
+        names.append(path.name)
+        if len(names) > moved:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return right(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    part = tmp_path / "pictures.part"
+    with pytest.raises(OutputError) as caught:
+        process(clip(frames=3), tmp_path / "%06d.png", matter=matter)
+    wanted = f"{tmp_path / '%06d.png'}: can't be written: Operation not permitted; {what} is in {part}"
+    assert str(caught.value) == wanted
+    assert len(list(part.iterdir())) == 3 - moved
+
+
+def test_old_pictures_that_can_not_be_removed_stay_with_the_result_beside(
+    clip: Clip, matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "000001.png"
+    old.write_text("mine")
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(OutputError, match=r"Operation not permitted; the result is in .*pictures\.part"):
+        process(clip(frames=2), tmp_path / "%06d.png", matter=matter, encoding=EncodeOptions(overwrite=True))
+    assert old.read_text() == "mine"
+    assert len(list((tmp_path / "pictures.part").iterdir())) == 2
+
+
+def test_a_matte_that_can_not_be_moved_leaves_both_results_named(
+    clip: Clip, matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(path: Path, target: Path) -> Path:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OutputError) as caught:
+        process(clip(frames=2), tmp_path / "o.mp4", matter=matter, alpha_out=tmp_path / "m.mp4")
+    parts = [tmp_path / f"{name}.part.mp4" for name in "mo"]
+    assert f"the result is in {parts[0]}, that of {tmp_path / 'o.mp4'} in {parts[1]}" in str(caught.value)
+    assert [len(read(part).frames) for part in parts] == [2, 2]
 
 
 def test_colours_are_found_at_any_depth() -> None:
