@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from . import reference
-from .errors import DeviceError
+from .errors import DeviceError, first_line
 
 BACKENDS = ("compiled", "cupy", "reference")
 OPERATORS = (
@@ -87,6 +87,11 @@ def load_cupy() -> Any:
         raise ImportError("torch sees no CUDA device")
     if importlib.util.find_spec("cupy") is None:
         raise ImportError("cupy is not installed")
+    try:
+        importlib.import_module("cupy")
+    except Exception as error:  # CUDA's libraries are missing, or NumPy is another one
+        reason = first_line(error.__cause__ or error)  # its own text is a banner over what is missing
+        raise ImportError(f"cupy is there but does not load: {reason}") from error
     return importlib.import_module("banet_stream.cupy_kernels")
 
 

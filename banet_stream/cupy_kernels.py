@@ -84,16 +84,25 @@ def module(name: str, device: int) -> Any:
 
 
 def launch_cupy(name: str, kernel: str, items: int, like: Tensor, *arguments: Any) -> None:
-    """One thread per item, on torch's current stream of the tensor's device."""
-    import cupy  # noqa: PLC0415
+    """One thread per item, on torch's current stream of the tensor's device.
 
+    Raises:
+        RuntimeError: when CuPy fails, as torch's operators do. Its own errors have no common kind: that of a
+            kernel that does not compile is an Exception, no more.
+    """
     if items == 0:
         return
-    device = like.device.index
+    device, values = like.device.index, typed(name, kernel, arguments)
     stream = torch.cuda.current_stream(like.device).cuda_stream
-    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
-        function = module(name, device).get_function(kernel)
-        function((-(-items // THREADS),), (THREADS,), typed(name, kernel, arguments))
+    try:
+        import cupy  # noqa: PLC0415
+
+        with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
+            function = module(name, device).get_function(kernel)
+            function((-(-items // THREADS),), (THREADS,), values)
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        raise RuntimeError(f"CuPy fails on {kernel}: {text}") from error
 
 
 launch: Callable[..., None] = launch_cupy

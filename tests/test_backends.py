@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from operator_inputs import frame, matte
 
-from banet_stream import backends, ops
+from banet_stream import backends, cupy_kernels, ops
 from banet_stream.errors import DeviceError
 
 COMPOSITE = (
@@ -72,6 +73,43 @@ def test_a_missing_extension_is_said_aloud_and_the_references_run(monkeypatch: p
     )
     planes = frame((8, 8))
     assert len(ops.composite(planes, matte((4, 4)), planes)) == 3
+
+
+CUPY_BANNER = """
+try:
+    raise ImportError("libcuda.so.1: cannot open shared object file")
+except ImportError as error:
+    raise ImportError("\\n=====\\nFailed to import CuPy.\\n") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (CUPY_BANNER, "libcuda.so.1: cannot open shared object file"),
+        ("raise AttributeError('no attribute float')", "no attribute float"),
+    ],
+)
+def test_a_cupy_that_does_not_load_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, reason: str
+) -> None:
+    (tmp_path / "cupy.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    table = backends.Table("")
+    assert table.reasons["cupy"] == f"cupy is there but does not load: {reason}"
+    assert all(backend != "cupy" for backend, _ in table.choice.values())
+
+
+def test_a_cupy_that_loads_serves_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cupy.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    table = backends.Table("cupy")
+    del sys.modules["cupy"]
+    assert {name for name, _ in table.choice} == set(cupy_kernels.SERVED)
 
 
 def test_tensors_on_another_device_are_refused() -> None:

@@ -6,7 +6,10 @@ fake tensors, which know where they lie but hold nothing, go the way that real o
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import types
 from dataclasses import replace
 from fractions import Fraction
 
@@ -19,7 +22,7 @@ from PIL import Image
 from tolerances import ALPHA_SCALE, COVERED, NETWORK_STEPS, assert_floats, assert_samples
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from banet_stream import backends, compiled, ops, placing
+from banet_stream import backends, compiled, cupy_kernels, ops, placing
 from banet_stream.background import Blur, Picture, Plain, Transparent, Video
 from banet_stream.compositing import compose, put_before
 from banet_stream.errors import MatteError
@@ -103,6 +106,33 @@ def test_a_device_that_fails_gets_no_frames(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         assert place_beside(STAND_IN) == CPU
     assert "frames are composited on the CPU: cpu:0 fails (out of memory)" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["kernel.cu(3): error: no such thing\n\n1 error detected", ""])
+def test_a_kernel_that_cupy_can_not_compile_leaves_frames_on_the_cpu(monkeypatch, caplog, text):
+    class CompileException(Exception):  # CuPy's is no RuntimeError
+        pass
+
+    class RawModule:
+        def __init__(self, code, options):
+            assert "guided_fit_kernel" in code
+
+        def get_function(self, name):
+            raise CompileException(text)
+
+    stream = types.SimpleNamespace(cuda_stream=0)
+    given = {"Device": contextlib.nullcontext, "ExternalStream": lambda *_: contextlib.nullcontext()}
+    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(**given), RawModule=RawModule)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    served = ("cupy", cupy_kernels.guided_filter)
+    monkeypatch.setitem(backends._table.choice, ("guided_filter", "cpu"), served)
+    cupy_kernels.module.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert place_beside(STAND_IN) == CPU
+    cupy_kernels.module.cache_clear()
+    reason = text.partition("\n")[0] or "CompileException"
+    assert f"cpu:0 fails (CuPy fails on guided_fit_kernel: {reason})" in caplog.text
 
 
 def test_the_trial_tells_the_operators_apart():
