@@ -88,6 +88,9 @@ class TorchEngine:
         network: in evaluation mode or not; a prepared copy is kept.
         device: as ``choose_device`` returns it.
         precision: as ``choose_precision`` returns it.
+
+    Raises:
+        DeviceError: when a GPU does not take the network: it is full, or another process's alone.
     """
 
     name = "torch"
@@ -95,8 +98,15 @@ class TorchEngine:
     def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
         self.device, self.precision = device, precision
         self.dtype = PRECISIONS[precision]
-        folded = fold_batch_norm(copy.deepcopy(network).eval()).to(device, self.dtype)
-        self.network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folded = fold_batch_norm(copy.deepcopy(network).eval())
+        try:
+            self.network = folded.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            if device.type != "cuda":
+                raise
+            raise DeviceError(
+                f"{device} does not take the network ({first_line(error)}); use --device cpu"
+            ) from error
 
     def __call__(self, image: Tensor) -> Tensor:
         """[N, 3, h, w] float32, normalised -> the matte [N, 1, h, w] float32 in 0..1 on the same device.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from conftest import portrait
 from safetensors.torch import load_file, save_file
 from threads import call_from_threads
 
-from banet_stream import Matter
+from banet_stream import Matter, cli
 from banet_stream.engines import WEIGHTS, TorchEngine, load_engine, load_network
 from banet_stream.errors import DeviceError, MatteError, WeightsError
 from banet_stream.network import BANet
@@ -186,6 +188,39 @@ def test_without_openvino_torch_serves_and_says_so(
     assert "OpenVINO is not here" in caplog.text
     with pytest.raises(DeviceError, match="--engine openvino: "):
         load_engine("banet64", device="cpu", engine="openvino")
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nand a trace"), "CUDA out of memory"),
+        (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "CUDA error"),
+    ],
+)
+def test_a_gpu_that_does_not_take_the_network_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    clip: Callable[[], Path],
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+    error: RuntimeError,
+    reason: str,
+) -> None:
+    def to(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    arguments = [str(clip()), "-o", "never.mp4", "--device", device]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == DeviceError.exit_code
+    said = capsys.readouterr().err.strip()
+    assert re.fullmatch(
+        rf"banet-stream: cuda does not take the network \({reason}.*\); use --device cpu", said
+    )
 
 
 def test_an_unknown_engine_is_refused() -> None:
