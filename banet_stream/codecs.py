@@ -23,6 +23,7 @@ class Codec:
     crf: int | None  # default constant quality: hard to tell from the source; None: not an option of it
     options: dict[str, str] = field(default_factory=dict)
     worst_crf: int = 51
+    best_crf: int = 0  # what the encoder is told for anything better
     even: bool = False  # refuses odd sizes with subsampled chroma
     limited: bool = False  # has no word for full range
     codec_tag: str | None = None  # in MP4 and MOV

@@ -37,7 +37,7 @@ def encoder_options(codec: Codec, options: EncodeOptions, first: Frame) -> dict[
     if first.light:
         told |= first.light.encoder_options(codec.encoder)
     if options.bit_rate is None and codec.crf is not None:
-        told[codec.quality] = str(codec.crf if options.crf is None else options.crf)
+        told[codec.quality] = str(max(codec.best_crf, codec.crf if options.crf is None else options.crf))
     return told
 
 

@@ -20,10 +20,12 @@ log = logging.getLogger(__name__)
 
 ENCODERS = ("auto", "software", "hardware")
 NVENC = {"preset": "p5", "rc": "vbr"}
+# To FFmpeg's NVENC a cq of 0 is none: the rate is then its own choice, far from the best quality.
+BEST_CQ = 1
 HARDWARE = {
-    "h264": (Codec("h264_nvenc", 19, NVENC, even=True, quality="cq"),),
-    "hevc": (Codec("hevc_nvenc", 22, NVENC, even=True, quality="cq", codec_tag="hvc1"),),
-    "av1": (Codec("av1_nvenc", 28, NVENC, even=True, quality="cq", worst_crf=63),),
+    "h264": (Codec("h264_nvenc", 19, NVENC, even=True, quality="cq", best_crf=BEST_CQ),),
+    "hevc": (Codec("hevc_nvenc", 22, NVENC, even=True, quality="cq", best_crf=BEST_CQ, codec_tag="hvc1"),),
+    "av1": (Codec("av1_nvenc", 28, NVENC, even=True, quality="cq", best_crf=BEST_CQ, worst_crf=63),),
 }
 
 

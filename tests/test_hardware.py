@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import read
+from test_background import blank
 
 from banet_stream import EncodeOptions, Matter, OutputError, cli, doctor, hardware, process
 from banet_stream.codecs import CODECS, Codec
+from banet_stream.encoder import encoder_options
 from banet_stream.frame import PIXEL_FORMATS
 from banet_stream.hardware import choose_encoder
 
@@ -57,6 +59,17 @@ def test_hardware_that_fails_on_a_frame_is_not_used(monkeypatch: pytest.MonkeyPa
     assert choose(WORKS) == "libx264"
     with pytest.raises(OutputError, match="no capable devices found"):
         choose(WORKS, wanted="hardware")
+
+
+@pytest.mark.parametrize(("crf", "told"), [(0, "1"), (1, "1"), (30, "30"), (None, None)])
+def test_nvenc_is_told_a_quality_that_is_not_its_word_for_none(crf: int | None, told: str | None) -> None:
+    first = blank(64, 48, "yuv420p")
+    for candidates in hardware.HARDWARE.values():
+        for codec in candidates:
+            options = encoder_options(codec, EncodeOptions(crf=crf), first)
+            assert options["cq"] == (told or str(codec.crf))
+            assert "cq" not in encoder_options(codec, EncodeOptions(bit_rate=1_000_000), first)
+    assert encoder_options(CODECS["h264"], EncodeOptions(crf=0), first)["crf"] == "0"
 
 
 def test_the_probe_encodes_a_frame() -> None:
