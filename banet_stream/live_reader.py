@@ -47,8 +47,10 @@ class Reader:
     ) -> None:
         self.source, self.container, self.video, self.abandoned = source, container, video, abandoned
         kind = source.place.kind
-        # Whatever a file does not declare, it ends; an HTTP address without a duration may be a camera.
-        self.recorded = kind is Kind.FILE or (kind is Kind.HTTP and container.duration is not None)
+        # Whatever a file does not declare, it ends; an HTTP address without a duration may be a camera, and a
+        # playlist without one (FFmpeg adds it up once there is EXT-X-ENDLIST) is still being written.
+        declared = kind in (Kind.HTTP, Kind.HLS) and container.duration is not None
+        self.recorded = kind is Kind.FILE or declared
         # These give what they have at once; others give it when it happens.
         self.paced = self.recorded or kind in (Kind.HLS, Kind.LAVFI)
         self.error: Exception | None = None

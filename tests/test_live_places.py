@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import pytest
 from conftest import read
-from live_runs import CAMERA, Running, is_green
+from live_runs import CAMERA, WAIT_SECONDS, Running, is_green
 from live_servers import free_port, wait_for_listener, web_server
 
 from banet_stream import Matter, kinds
@@ -54,6 +54,47 @@ def test_hls_keeps_a_few_segments_only(running: Callable[..., Running], tmp_path
     segments = sorted(tmp_path.glob("live-*.ts"))
     assert 1 <= len(segments) <= kinds.HLS_SEGMENTS + 2
     assert all(is_green(f) for f in read(segments[0]).frames)  # each begins with a key frame
+
+
+def write_playlist(clip: Path, folder: Path) -> Path:
+    """The clip's pictures as HLS in segments of a second, with EXT-X-ENDLIST."""
+    playlist = folder / "index.m3u8"
+    options = {"hls_time": "1", "hls_list_size": "0"}
+    with av.open(str(clip)) as old, av.open(str(playlist), "w", format="hls", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return playlist
+
+
+def test_a_recorded_playlist_plays_once(running: Callable[..., Running], clip: Clip, tmp_path: Path) -> None:
+    write_playlist(clip(frames=50), tmp_path)
+    with web_server(tmp_path) as address:
+        run = running(f"{address}/index.m3u8", tmp_path / "o.mkv")
+        run.thread.join(WAIT_SECONDS)
+    assert run.error is None
+    assert run.summary is not None
+    assert run.summary.contract.whole.captured == 50
+    assert not run.summary.contract.whole.reconnects
+
+
+def test_a_live_playlist_that_ends_is_come_back_to(
+    running: Callable[..., Running], clip: Clip, tmp_path: Path
+) -> None:
+    playlist = write_playlist(clip(frames=50), tmp_path)
+    text = playlist.read_text()
+    assert "#EXT-X-ENDLIST" in text
+    playlist.write_text(text.replace("#EXT-X-ENDLIST", ""))
+    with web_server(tmp_path) as address:
+        run = running(f"{address}/index.m3u8", tmp_path / "o.mkv")
+        run.more_frames()
+        away = playlist.rename(tmp_path / "away")
+        time.sleep(2)
+        away.rename(playlist)
+        run.wait(lambda c: c.whole.reconnects["source"] >= 1, "a second connection")
+        run.end()
 
 
 def test_http_recording_at_its_own_pace(running: Callable[..., Running], clip: Clip, tmp_path: Path) -> None:
