@@ -36,6 +36,8 @@ MAX_READ_ERRORS = 50
 DURATION_SLACK_SECONDS = 0.5
 # Where not every frame has a time, FFmpeg guesses some by half a frame wrong after a seek, until one has.
 SETTLING_SECONDS = {"mpeg": 1}
+# Less than this is what an edit list's coarser clock rounds away.
+TRIMMED_FRAMES = 0.5
 JOINED = "its clock jumps on the way: what follows is put right behind"
 PASSED_TYPES = ("audio", "subtitle")
 # Broadcasts' clocks run for a day, streams' from where one began to record: players would wait for so long.
@@ -82,7 +84,8 @@ class Source:
             raise InputError(f"{self.name}: --start {start_seconds:g} lies behind its end ({duration:.2f} s)")
         self.frames = self.packets = 0
         self.damaged = self.damaged_pictures = 0  # packets of any kind, and those of pictures
-        self.read_until = 0.0  # seconds, over all streams
+        self.read_until = self.pictures_until = 0.0  # seconds; read_until: over all streams
+        self.discarded = 0  # packets of pictures that FFmpeg reads only for others that need them
         self.read_error = ""
         # Times count from the first picture; sound often starts a little before it.
         self.origin = (self.video.start_time or 0) * self.info.time_base
@@ -197,7 +200,7 @@ class Source:
     def expected_frames(self) -> int:
         """How many frames are to come, as far as the container says; 0: unknown."""
         info = self.info
-        if self.start_seconds or self.duration_seconds is not None or not info.frames:
+        if self.start_seconds or self.duration_seconds is not None or not info.frames or self.trimmed:
             if info.rate is None or info.duration_seconds is None:
                 return 0
             seconds = max(0.0, info.duration_seconds - self.start_seconds)
@@ -211,18 +214,32 @@ class Source:
         """Frames that the source promised and did not deliver, once it was read to its end."""
         if self.start_seconds or self.duration_seconds is not None or self.stop.is_set():
             return 0
-        if self.info.frames:
+        if self.info.frames and (self.packets >= self.info.frames or not self.trimmed):
             # Packets, not frames, tell a cut: an edit list hides frames that are there.
             cut_off = self.packets < self.info.frames
             return self.info.frames - self.frames if cut_off else self.damaged_pictures
-        missing = max(0.0, (self.promised_end or 0.0) - self.read_until)
+        until = self.pictures_until if self.info.frames else self.read_until
+        missing = max(0.0, (self.promised_end or 0.0) - until)
         if self.info.rate and missing > DURATION_SLACK_SECONDS:
             return round(missing * self.info.rate) + self.damaged_pictures
         return self.damaged_pictures
 
     @property
+    def trimmed(self) -> bool:
+        """Whether an edit list shows only a part of the file's frames: of the others FFmpeg reads few.
+
+        The average rate is that of all frames, the duration that of the part.
+        """
+        info = self.info
+        if self.discarded or not info.rate or info.duration_seconds is None:
+            return self.discarded > 0
+        return info.frames - info.duration_seconds * info.rate > TRIMMED_FRAMES
+
+    @property
     def promised_end(self) -> float | None:
         """Seconds at which the last of the streams that are read ends; None where the format only guesses."""
+        if self.info.frames:  # of the pictures; from zero on, as FFmpeg counts what an edit list delays
+            return self.info.duration_seconds
         if self.container.format.name == "avi":
             return float(self.video.frames * self.info.time_base)
         if "matroska" not in self.container.format.name or self.container.duration is None:
@@ -345,8 +362,11 @@ def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
 
 
 def note_position(source: Source, packet: Packet) -> None:
-    if packet.stream is source.video and packet.size:
-        source.packets += 1
+    picture = packet.stream is source.video and packet.size > 0
+    source.packets += picture
+    source.discarded += picture and packet.is_discard
     if packet.pts is not None and packet.time_base is not None:
         end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
         source.read_until = max(source.read_until, end)
+        if picture:
+            source.pictures_until = max(source.pictures_until, end)

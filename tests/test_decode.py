@@ -132,6 +132,45 @@ def test_frames_hidden_by_an_edit_list_are_not_lost(clip: Clip, tmp_path: Path) 
     source.close()
 
 
+EVEN = tuple(range(0, 4000, 40))
+UNEVEN = tuple(40 * n + 15 * (n % 3) + 600 * (n >= 70) for n in range(100))
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize(("first", "seconds"), [(0, 2.0), (0, 3.9), (1.6, 1.0), (2.0, 0.5)])
+def test_a_file_trimmed_by_its_edit_list_is_whole(
+    clip: Clip, tmp_path: Path, times: tuple[int, ...], first: float, seconds: float
+) -> None:
+    """Editors that don't re-encode leave frames in the file that FFmpeg does not even read."""
+    path, cut = tmp_path / "trimmed.mp4", tmp_path / "cut.mp4"
+    whole = clip(frames=100, pts=times, width=64, height=64, noise=True, index_first=True).read_bytes()
+    path.write_bytes(trimmed(whole, first, seconds))
+    source = Source(path)
+    frames = frames_of(source)
+    assert len(frames) < source.info.frames == 100
+    assert source.lost_frames == source.damaged == 0
+    source.close()
+    if first:
+        return
+    # Cut off in what is shown; how many frames are lost is estimated by the average rate.
+    cut.write_bytes(path.read_bytes()[: int(len(whole) * seconds / 8)])
+    source = Source(cut)
+    seen = frames_of(source)
+    assert 5 < len(seen) < len(frames)
+    assert len(seen) + source.lost_frames == pytest.approx(len(frames), rel=0.25)
+    source.close()
+
+
+def trimmed(content: bytes, first: float, seconds: float) -> bytes:
+    """An MP4 whose edit list shows so many seconds of it from the first one on."""
+    made = bytearray(content)
+    entry = made.index(b"elst") + 12  # ISO/IEC 14496-12, 8.6.6: duration, media time
+    ticks = int.from_bytes(made[made.index(b"mdhd") + 16 :][:4])  # of the media, in a second
+    time = int.from_bytes(made[entry + 4 :][:4]) + round(first * ticks)
+    made[entry : entry + 8] = round(seconds * 1000).to_bytes(4) + time.to_bytes(4)
+    return bytes(made)
+
+
 def test_frames_of_another_size_are_fitted_to_the_first(clip: Clip, tmp_path: Path) -> None:
     # Two elementary streams one after the other: the resolution changes in mid-stream.
     parts = []
