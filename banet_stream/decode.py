@@ -42,6 +42,9 @@ JOINED = "its clock jumps on the way: what follows is put right behind"
 PASSED_TYPES = ("audio", "subtitle")
 # Broadcasts' clocks run for a day, streams' from where one began to record: players would wait for so long.
 LATE_CLOCK_SECONDS = 5
+# How far behind the pictures sound may lie in a file: so long FFmpeg's muxers wait for a track (their
+# max_interleave_delta).
+INTERLEAVING_SECONDS = 10
 
 
 class Source:
@@ -261,9 +264,11 @@ def decode_passed(source: Source) -> Iterator[Packet]:
     part = Part(source)
     shared = [source.video, *source.passed]  # as decode() reads them: the clock is theirs together
     for packet in read_packets(source, shared):
-        if packet.stream is source.video:
-            continue
         base = packet.stream.time_base or Fraction(1, av.time_base)
+        if packet.stream is source.video:
+            if part.left_behind(packet, base):
+                return
+            continue
         if packet.pts is not None and part.holds(packet.pts * base):
             yield part.shift(packet, base)
 
@@ -282,6 +287,11 @@ class Part:
 
     def holds(self, seconds: Fraction) -> bool:
         return not (self.cut and seconds < self.start) and not self.ended(seconds)
+
+    def left_behind(self, picture: Packet, base: Fraction) -> bool:
+        """Whether a packet of pictures lies so far beyond the end that no sound of the part follows it."""
+        ticks = picture.pts if picture.dts is None else picture.dts
+        return ticks is not None and self.ended(ticks * base - INTERLEAVING_SECONDS)
 
     def ticks(self, base: Fraction) -> int:
         """By how much timestamps are lowered."""
@@ -312,6 +322,10 @@ def decode(source: Source) -> Iterator[Frame | Packet]:
                 pending.discard(packet.stream.index)
             elif packet.pts is not None and part.holds(packet.pts * base):
                 yield part.shift(packet, base)
+            continue
+        if packet.stream.index not in pending:
+            if part.left_behind(packet, base):
+                return
             continue
         for picture, pts in whole.decode(packet):
             if part.ended(pts * base):

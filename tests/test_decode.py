@@ -17,11 +17,13 @@ import pytest
 from conftest import portrait
 from PIL import Image, ImageOps
 
-from banet_stream.decode import Source, decode
+from banet_stream import unpack
+from banet_stream.decode import INTERLEAVING_SECONDS, Source, decode, decode_passed
 from banet_stream.errors import InputError, Interrupted
 from banet_stream.frame import Frame, Packet, rgb_of
 from banet_stream.opening import local_path
 from banet_stream.photo import open_photo
+from banet_stream.unpack import decode_packet
 
 Clip = Callable[..., Path]
 
@@ -77,6 +79,38 @@ def test_start_and_duration(clip: Clip) -> None:
     assert 0 <= min(sound) < 0.03
     assert 0.36 < max(sound) < 0.4
     source.close()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["interleaved", "sound after pictures"])
+def test_a_duration_ends_though_the_sound_ended_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Nothing tells then that a track has come to the end of the part."""
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w", options={"max_interleave_delta": "1"}) as container:
+        video = container.add_stream("ffv1", rate=20)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        track = container.add_stream("flac", rate=48000, layout="mono")
+        for index in range(400):
+            container.mux(video.encode(noise(index)))
+            if (at := index - 100 * late) in range(10):
+                container.mux(track.encode(sound(at)))
+            if at == 10:
+                container.mux(track.encode(None))
+    decoded = []
+    monkeypatch.setattr(unpack, "decode_packet", lambda *given: decoded.append(1) or decode_packet(*given))
+    source = Source(path, duration_seconds=1)
+    items = list(decode(source))
+    assert sum(isinstance(i, Frame) for i in items) == 20
+    heard = sum(isinstance(i, Packet) for i in items)
+    assert heard >= 5
+    assert source.packets <= 20 * (1 + INTERLEAVING_SECONDS) + 1
+    assert len(decoded) < 60  # every thread of the decoder holds one back
+    source.close()
+    again = Source(path, duration_seconds=1)
+    assert sum(1 for _ in decode_passed(again)) == heard
+    assert again.packets == source.packets
+    again.close()
 
 
 def test_stop_ends_the_stream(clip: Clip) -> None:
