@@ -11,12 +11,15 @@ from torch import Tensor
 
 from . import chroma
 from .frame import (
+    FULL,
+    LIMITED,
     PIXEL_FORMATS,
     Colour,
     PixelFormat,
     colour_of,
     is_mirrored,
     mirror,
+    nearest_format,
     planes_of,
     quarter_turns,
 )
@@ -36,7 +39,9 @@ def refit(
     plain = picture.format.name.replace("yuvj", "yuv") == layout.name
     if alike and plain and (picture.width, picture.height) == size:
         return picture
-    if not own.full_range:
+    if int(picture.color_range) == LIMITED and is_grey(picture):
+        picture = with_chroma(picture)
+    elif not own.full_range:
         picture = relabel(picture)
     if not rgb and own.matrix != colour.matrix:  # which FFmpeg's scaler leaves alone between YUV layouts
         deep = "rgb24" if layout.depth == 8 else "rgb48le"
@@ -62,6 +67,22 @@ def relabel(picture: av.VideoFrame) -> av.VideoFrame:
     copy = av.VideoFrame(picture.width, picture.height, layout.name)
     for target, source in zip(planes_of(copy, layout), planes_of(picture, layout), strict=True):
         target.copy_(source)
+    return copy
+
+
+def is_grey(picture: av.VideoFrame) -> bool:
+    """Whether it has no chroma at all; there may be alpha."""
+    return picture.format.name.startswith(("gray", "ya"))
+
+
+def with_chroma(picture: av.VideoFrame) -> av.VideoFrame:
+    """Grey of limited range in a YUV layout, its luma as it is.
+
+    FFmpeg's scaler takes all grey for full range, and would compress it a second time.
+    """
+    name = nearest_format(picture.format.name).name
+    copy = picture.reformat(format=name, src_color_range=FULL, dst_color_range=FULL)
+    copy.color_range = LIMITED
     return copy
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from banet_stream.decode import Source, decode
 from banet_stream.fitting import refit
 from banet_stream.frame import (
     PIXEL_FORMATS,
@@ -110,10 +112,42 @@ def test_untagged_hd_keeps_its_samples_in_another_layout(name: str) -> None:
         assert (was.int() - (now.int() >> (layout.depth - 8))).abs().max() <= 1
 
 
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("name", "depth"), [("gray", 8), ("gray10le", 10)])
+def test_grey_keeps_its_samples(tmp_path: Path, name: str, depth: int, full_range: bool) -> None:
+    """FFmpeg's scaler would take limited range for full range."""
+    top = 2**depth - 1
+    low, high = (0, top) if full_range else (16 << (depth - 8), 235 << (depth - 8))
+    luma = (
+        np.random.default_rng(0).integers(low, high + 1, (48, 64)).astype(np.uint8 if depth == 8 else "<u2")
+    )
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, name
+        stream.codec_context.color_range = 2 if full_range else 1
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(luma, format=name)))
+        container.mux(stream.encode(None))
+    source = Source(path)
+    frame = next(item for item in decode(source) if isinstance(item, Frame))
+    assert frame.colour.full_range == full_range
+    assert frame.format.depth == depth
+    assert (frame.planes[0].numpy() == luma).all()
+    assert all((plane.numpy() == 1 << (depth - 1)).all() for plane in frame.planes[1:])
+    source.close()
+    # In a stream that began in the other range.
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0))
+    other = replace(frame.colour, full_range=not full_range)
+    black, white = (16 << (depth - 8), 235 << (depth - 8)) if full_range else (0, top)
+    wanted = (luma.astype(float) - low) / (high - low) * (white - black) + black
+    converted = planes_of(refit(picture, (64, 48), frame.format, other), frame.format)[0]
+    assert np.abs(converted.numpy() - wanted).max() <= 2
+
+
 def test_upright_rgb(clip: Callable[..., Path]) -> None:
     from conftest import portrait
 
-    from banet_stream.decode import Source, decode
     from banet_stream.frame import rgb_of
 
     source = Source(clip(width=128, height=96, rotation=90))
