@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ class Sink(Output):
         self._container: av.container.OutputContainer | None = None
         self._video: av.VideoStream | None = None
         self._passed: dict[int, tuple[Stream, bool]] = {}  # source index -> our stream, is it re-encoded
-        self._last_dts: dict[int, int] = {}
+        self._last_dts: dict[int, tuple[int, int]] = {}  # of what is copied; how many came there before it
         self._sound_until: dict[int, Fraction] = {}  # of what is re-encoded, in seconds
 
     def write(self, item: Frame | Packet) -> None:
@@ -290,27 +291,48 @@ class Sink(Output):
                 else:
                     self.source.damaged += 1
         elif packet.pts is not None:
-            packet.dts = packet.pts if packet.dts is None else packet.dts
-            if isinstance(self.source, Source) and is_hidden(packet, self.source, self.path):
-                return
-            # Muxers refuse time that runs backwards, as in damaged files. Subtitles may begin together.
-            after = packet.dts - (stream.type != "subtitle")
-            if after < self._last_dts.get(stream.index, after):
-                self.source.damaged += 1
-                return
-            self._last_dts[stream.index] = packet.dts
-            packet.stream = stream
-            try:
-                self._mux([packet])
-            except DAMAGED_DATA as error:  # damaged sound that the muxer looks into
-                self.source.note_damage(error)
+            self._copy(packet, stream)
+
+    def _copy(self, packet: Packet, stream: Stream) -> None:
+        source = packet.stream
+        packet.dts = packet.pts if packet.dts is None else packet.dts
+        assert packet.dts is not None
+        if isinstance(self.source, Source) and is_hidden(packet, self.source, self.path):
+            return
+        # Muxers refuse time that runs backwards, as in damaged files.
+        last, together = self._last_dts.get(source.index, (packet.dts - 1, 0))
+        if packet.dts < last or (packet.dts == last and not may_begin_together(packet)):
+            self.source.damaged += 1
+            return
+        together = together + 1 if packet.dts == last else 0
+        self._last_dts[source.index] = packet.dts, together
+        packet.stream = stream
+        try:
+            if together and self.path.suffix.lower() in MOV_FAMILY:
+                self._set_apart(packet, stream, together)
+            self._mux([packet])
+        except DAMAGED_DATA as error:  # damaged sound that the muxer looks into
+            self.source.note_damage(error)
+
+    def _set_apart(self, packet: Packet, stream: Stream, ticks: int) -> None:
+        """Puts a packet so much later, in the output's own time: for muxers that want every dts to rise."""
+        assert self._container is not None
+        self._container.start_encoding()  # only then the stream's time base is known
+        assert packet.pts is not None
+        assert packet.dts is not None
+        assert packet.time_base is not None
+        assert stream.time_base is not None
+        scale = packet.time_base / stream.time_base
+        packet.pts, packet.dts = (floor(t * scale + Fraction(1, 2)) + ticks for t in (packet.pts, packet.dts))
+        packet.duration, packet.time_base = round((packet.duration or 0) * scale), stream.time_base
 
     def _comes_next(self, sound: av.AudioFrame, stream: Stream) -> bool:
         """Whether it follows what was encoded of its stream before; muxers refuse time that runs back."""
         if sound.pts is None or sound.time_base is None:
             return True
         begins, lasts = sound.pts * sound.time_base, Fraction(sound.samples, sound.sample_rate)
-        if begins + lasts / 2 < self._sound_until.get(stream.index, begins):  # clocks are rounded
+        # Clocks are rounded: to a tick, which may be longer than such sound lasts.
+        if begins + lasts / 2 + sound.time_base < self._sound_until.get(stream.index, begins):
             return False
         self._sound_until[stream.index] = begins + lasts
         return True
@@ -337,6 +359,15 @@ def notices_of_left_out(streams: Iterable[Stream]) -> Iterator[str]:
     for stream in told:
         if stream.type not in LEFT_OUT_TYPES and stream.codec_context is None:
             yield f"{stream.type} stream {stream.index} of the source, of a codec unknown here, is left out"
+
+
+def may_begin_together(packet: Packet) -> bool:
+    """Whether a packet may have the time of the one before; else it comes twice, as in a damaged file.
+
+    Subtitles may, and what lasts no longer than a tick, by which its time is rounded: of TrueHD in Matroska
+    every sixth.
+    """
+    return packet.stream.type == "subtitle" or (packet.duration or 0) <= 1
 
 
 def is_hidden(packet: Packet, source: Source, output: Path) -> bool:

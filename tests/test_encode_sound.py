@@ -107,6 +107,34 @@ def test_subtitles_that_begin_together(clip: Clip, tmp_path: Path) -> None:
         assert len([p for p in container.demux(subtitles=0) if p.size]) == 3
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mov", ".webm"])
+def test_sound_in_packets_shorter_than_a_tick(clip: Clip, tmp_path: Path, suffix: str) -> None:
+    """As TrueHD in Matroska: several packets have one dts there, and none is left out."""
+    source, samples = tmp_path / "in.mkv", 40
+    with av.open(str(clip())) as from_clip, av.open(str(source), "w") as container:
+        pictures = container.add_stream_from_template(from_clip.streams.video[0])
+        sound = container.add_stream("pcm_s16le", rate=48000, layout="mono")
+        for packet in from_clip.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                container.mux(packet)
+        for number in range(600):
+            packet = av.Packet(number.to_bytes(2, "little") * samples)
+            packet.pts = packet.dts = number * samples
+            packet.duration, packet.time_base, packet.stream = samples, Fraction(1, 48000), sound
+            container.mux(packet)
+    sink = copy(source, tmp_path / f"out{suffix}")
+    assert sink.source.damaged == 0
+    with av.open(str(sink.path)) as container:
+        frames = list(container.decode(audio=0))
+    heard = np.concatenate([frame.to_ndarray().ravel() for frame in frames])
+    if suffix == ".webm":
+        assert sum(frame.samples for frame in frames) == pytest.approx(600 * samples, abs=1000)
+    else:
+        assert (heard == np.repeat(np.arange(600), samples)).all()
+        assert frames[-1].time == pytest.approx(0.5, abs=0.05)
+
+
 def test_sound_of_an_unknown_codec_is_named(clip: Clip, tmp_path: Path) -> None:
     """As the spatial sound of new phones, which FFmpeg does not know yet."""
     source = tmp_path / "in.mp4"
