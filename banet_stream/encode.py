@@ -253,15 +253,17 @@ class Sink(Output):
         """What keeps a stream's packets from being taken as they are; empty: nothing."""
         if lacks_header(stream):
             return f"{label} of the source lacks its header"
-        if not self._holds(stream.codec_context.codec.canonical_name):
+        if not self._holds(stream.codec_context.codec):
             return f"{self.path.suffix} can't hold {label}"
         return ""
 
-    def _holds(self, codec: str) -> bool:
+    def _holds(self, codec: av.Codec) -> bool:
         """Whether the container takes packets of this codec as they are."""
         assert self._container is not None
         refused = REFUSED.get(self.path.suffix.lower(), ())
-        return codec in self._container.supported_codecs and codec not in refused
+        # PyAV lists what is held by the names of FFmpeg's decoders and encoders: DTS as dca only.
+        held = {codec.name, codec.canonical_name} & self._container.supported_codecs
+        return bool(held) and codec.canonical_name not in refused
 
     def _encode_again(self, stream: Stream, why: str) -> bool:
         """Adds a stream for sound that can't be copied, and says why; False: there is no way to encode it."""

@@ -135,6 +135,33 @@ def test_sound_in_packets_shorter_than_a_tick(clip: Clip, tmp_path: Path, suffix
         assert frames[-1].time == pytest.approx(0.5, abs=0.05)
 
 
+def test_what_has_another_name_as_a_codec_is_copied(tmp_path: Path) -> None:
+    """DTS is FFmpeg's decoder ``dca``, DVD's subtitles ``dvdsub``."""
+    whole, source = write_sound(tmp_path / "whole.mkv", "ac3"), tmp_path / "in.mkv"
+    with av.open(str(whole)) as from_whole, av.open(str(source), "w") as container:
+        streams = [container.add_stream_from_template(s) for s in from_whole.streams]
+        words = container.add_stream("dvdsub")
+        words.codec_context.extradata = b"size: 64x48\n"
+        for packet in from_whole.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                container.mux(packet)
+        picture = av.Packet(bytes(16))
+        picture.pts = picture.dts = 100
+        picture.duration, picture.time_base, picture.stream = 200, Fraction(1, 1000), words
+        container.mux(picture)
+    source.write_bytes(source.read_bytes().replace(b"A_AC3", b"A_DTS"))  # PyAV has no encoder of it
+    sink = copy(source, tmp_path / "out.mkv")
+    assert not sink.notices
+    with av.open(str(source)) as before, av.open(str(sink.path)) as after:
+        for container in (before, after):
+            names = [s.codec_context.codec.canonical_name for s in container.streams][1:]
+            assert names == ["dts", "dvd_subtitle"]
+        packets = [[bytes(p) for p in c.demux(1, 2) if p.size] for c in (before, after)]
+    assert packets[0] == packets[1]
+    assert len(packets[0]) > 10
+
+
 def test_sound_of_an_unknown_codec_is_named(clip: Clip, tmp_path: Path) -> None:
     """As the spatial sound of new phones, which FFmpeg does not know yet."""
     source = tmp_path / "in.mp4"
