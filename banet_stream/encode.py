@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# FFmpeg says that these may be copied into a container, and refuses their first packet.
-REFUSED = {".mov": ("flac", "opus")}
 LEFT_OUT_TYPES = ("video", "data", "attachment")
 RUN_IN_SECONDS = Fraction(1, 10)
 # Opus knows five sampling rates, of which this is the full one.
@@ -253,17 +252,9 @@ class Sink(Output):
         """What keeps a stream's packets from being taken as they are; empty: nothing."""
         if lacks_header(stream):
             return f"{label} of the source lacks its header"
-        if not self._holds(stream.codec_context.codec):
+        if not holds(self.path, stream):
             return f"{self.path.suffix} can't hold {label}"
         return ""
-
-    def _holds(self, codec: av.Codec) -> bool:
-        """Whether the container takes packets of this codec as they are."""
-        assert self._container is not None
-        refused = REFUSED.get(self.path.suffix.lower(), ())
-        # PyAV lists what is held by the names of FFmpeg's decoders and encoders: DTS as dca only.
-        held = {codec.name, codec.canonical_name} & self._container.supported_codecs
-        return bool(held) and codec.canonical_name not in refused
 
     def _encode_again(self, stream: Stream, why: str) -> bool:
         """Adds a stream for sound that can't be copied, and says why; False: there is no way to encode it."""
@@ -361,6 +352,25 @@ def notices_of_left_out(streams: Iterable[Stream]) -> Iterator[str]:
     for stream in told:
         if stream.type not in LEFT_OUT_TYPES and stream.codec_context is None:
             yield f"{stream.type} stream {stream.index} of the source, of a codec unknown here, is left out"
+
+
+def holds(output: Path, stream: Stream) -> bool:
+    """Whether OUTPUT's container takes a stream's packets as they are: its muxer tries, in memory.
+
+    FFmpeg's lists of codecs don't tell: TrueHD in MP4 is refused as experimental, FLAC and Opus in MOV, and
+    PCM in MP4 where its channels have no order, as in AVI.
+    """
+    options = {}
+    if output.suffix.lower() in MOV_FAMILY and stream.codec_context.name.startswith("pcm_"):
+        # So that it describes the sound in front, not at the end. For other codecs it needs packets first.
+        options["movflags"] = "empty_moov"
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer(output), options=options) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 def may_begin_together(packet: Packet) -> bool:

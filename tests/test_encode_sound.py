@@ -71,6 +71,8 @@ def test_layouts_without_a_name() -> None:
         ("adpcm_ima_wav", "stereo", 44100, (".avi", ".mov"), "aac"),
         ("ac3", "5.1(side)", 48000, (".mkv", ".webm"), "opus"),
         ("flac", "stereo", 48000, (".mkv", ".mov"), "aac"),
+        ("pcm_s16le", "stereo", 48000, (".avi", ".mp4"), "aac"),
+        ("pcm_s16le", "stereo", 48000, (".mkv", ".mp4"), "aac"),
     ],
 )
 def test_what_can_not_be_copied_is_encoded(
@@ -85,6 +87,15 @@ def test_what_can_not_be_copied_is_encoded(
         assert sound.codec_context.layout.nb_channels == av.AudioLayout(layout).nb_channels
         heard = sum(frame.samples / frame.sample_rate for frame in container.decode(sound))
     assert heard == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_sound_that_a_muxer_knows_and_refuses(tmp_path: Path, suffix: str) -> None:
+    source = write_sound(tmp_path / "in.mkv", "vorbis", layout="stereo")
+    source.write_bytes(source.read_bytes().replace(b"A_VORBIS", b"A_TRUEHD"))  # PyAV has no encoder of it
+    sink = copy(source, tmp_path / f"out{suffix}")
+    assert f"{suffix} can't hold audio 1 (truehd): re-encoded as aac" in sink.notices
+    assert len(read(sink.path).frames) == 10
 
 
 def test_subtitles_that_begin_together(clip: Clip, tmp_path: Path) -> None:
