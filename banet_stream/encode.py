@@ -32,7 +32,7 @@ from .errors import InputError, OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
 from .hdr import is_hdr
-from .layouts import fitting_form
+from .layouts import Fitter, fitting_form
 from .opening import DAMAGED_DATA, reason
 from .output import Output, check_place, describe_size, free_part, move_into_place
 
@@ -79,7 +79,8 @@ class Sink(Output):
         self._video_only = video_only
         self._container: av.container.OutputContainer | None = None
         self._video: av.VideoStream | None = None
-        self._passed: dict[int, tuple[Stream, bool]] = {}  # source index -> our stream, is it re-encoded
+        # By source index our stream; what is re-encoded has a Fitter.
+        self._passed: dict[int, tuple[Stream, Fitter | None]] = {}
         self._last_dts: dict[int, tuple[int, int]] = {}  # of what is copied; how many came there before it
         self._sound_until: dict[int, Fraction] = {}  # of what is re-encoded, in seconds
 
@@ -135,11 +136,16 @@ class Sink(Output):
 
     def _flush_sound(self) -> None:
         for source in self.source.passed:
-            stream, again = self._passed.get(source.index, (None, False))
-            if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and again:
+            stream, fitter = self._passed.get(source.index, (None, None))
+            if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and fitter:
                 for sound in source.codec_context.decode(None):
-                    self._mux(stream.encode(sound))
+                    self._encode_sound(fitter.fit(sound), stream)
+                self._encode_sound(fitter.flush(), stream)
                 self._mux(stream.encode(None))
+
+    def _encode_sound(self, sounds: Iterable[av.AudioFrame], stream: av.AudioStream) -> None:
+        for sound in sounds:
+            self._mux(stream.encode(sound))
 
     def finish(self) -> None:
         """See Output."""
@@ -239,7 +245,7 @@ class Sink(Output):
                 self.source.note_damage(InvalidDataError(0, f"no sound found in {label}"))
                 self.notices.append(f"{label} of the source can't be read: left out")
             elif not why:
-                self._passed[stream.index] = (self._container.add_stream_from_template(stream), False)
+                self._passed[stream.index] = (self._container.add_stream_from_template(stream), None)
             elif not self._encode_again(stream, why):
                 self.notices.append(f"{why}: left out")
             if stream.index in self._passed:
@@ -267,7 +273,9 @@ class Sink(Output):
             return False
         layout, rate = form
         rate = OPUS_RATE if name == "libopus" else rate
-        self._passed[stream.index] = (self._container.add_stream(name, rate=rate, layout=layout), True)
+        added = self._container.add_stream(name, rate=rate, layout=layout)
+        assert isinstance(added, av.AudioStream)
+        self._passed[stream.index] = (added, Fitter(added.codec_context))
         mixed = "" if av.AudioLayout(layout).nb_channels == context.layout.nb_channels else f", {layout}"
         self.notices.append(f"{why}: re-encoded as {name}{mixed}")
         return True
@@ -276,11 +284,12 @@ class Sink(Output):
         entry = self._passed.get(packet.stream.index)
         if entry is None:
             return
-        stream, again = entry
-        if again:
+        stream, fitter = entry
+        if fitter:
+            assert isinstance(stream, av.AudioStream)
             for sound in self.source.decode_sound(packet):
                 if self._comes_next(sound, stream):
-                    self._mux(stream.encode(sound))  # type: ignore[attr-defined]
+                    self._encode_sound(fitter.fit(sound), stream)
                 else:
                     self.source.damaged += 1
         elif packet.pts is not None:

@@ -1,4 +1,4 @@
-"""Channel layouts of sound, by the names that encoders know."""
+"""Channel layouts of sound, by the names that encoders know, and sound brought into one of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,30 @@ from av.error import FFmpegError
 
 # FFmpeg's usual layout of so many channels, where a file gives their number alone.
 USUAL = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+class Fitter:
+    """Frames of sound in the one form that an encoder takes, whatever forms come one after another."""
+
+    def __init__(self, encoder: av.AudioCodecContext) -> None:
+        self._encoder = encoder
+        self._form: tuple[str, str, int] | None = None  # of the frame before
+        self._resampler: av.AudioResampler | None = None
+
+    def fit(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """What the encoder gets for a frame; at a change of form first what was still held of the old one."""
+        form, rest = (frame.format.name, frame.layout.name, frame.sample_rate), []
+        if form != self._form or self._resampler is None:  # a resampler, too, knows one form only
+            rest = self.flush()
+            self._form = form
+            encoder = self._encoder
+            self._resampler = av.AudioResampler(encoder.format, encoder.layout, encoder.sample_rate)
+        return rest + self._resampler.resample(frame)
+
+    def flush(self) -> list[av.AudioFrame]:
+        """What is still held."""
+        resampler, self._resampler = self._resampler, None
+        return resampler.resample(None) if resampler else []
 
 
 def usual_layout(layout: av.AudioLayout, *, plain: bool = False) -> str:

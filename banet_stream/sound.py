@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 from av.error import FFmpegError
 
-from .layouts import fitting_form, usual_layout
+from .layouts import Fitter, fitting_form, usual_layout
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ class Voice:
             if form is None:
                 raise ValueError(f"no encoder for sound of {track.layout}")
             self.stream = container.add_stream("aac", rate=form[1], layout=form[0])
+            self._fitter = Fitter(self.stream.codec_context)
             self._begin()
-        self._form: tuple[str, str, int] | None = None  # of what the decoder gave last
 
     def takes(self, track: Track) -> bool:
         """Whether sound of this kind can go on in the stream."""
@@ -134,7 +134,7 @@ class Voice:
         for frame in frames:
             frame.pts = round(sound.seconds * frame.sample_rate)
             frame.time_base = Fraction(1, frame.sample_rate)
-            for alike in self._fitting(frame):
+            for alike in self._fitter.fit(frame):
                 yield from self.stream.encode(alike)
 
     def _begin(self) -> None:
@@ -145,12 +145,3 @@ class Voice:
         self._decoder.sample_rate, self._decoder.layout = self.track.sample_rate, self.track.layout
         if self.track.header:
             self._decoder.extradata = self.track.header
-
-    def _fitting(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        """The frame's sound as the encoder takes it: in one form, whatever comes."""
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self._form:  # a resampler, too, knows one form only
-            encoder = self.stream.codec_context
-            self._form = form
-            self._resampler = av.AudioResampler(encoder.format, encoder.layout, encoder.sample_rate)
-        return self._resampler.resample(frame)

@@ -89,6 +89,48 @@ def test_what_can_not_be_copied_is_encoded(
     assert heard == pytest.approx(0.5, abs=0.1)
 
 
+def tone(codec: str, layout: str, rate: int) -> list[av.Packet]:
+    """Half a second of 440 Hz."""
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.layout, encoder.sample_rate, encoder.format = layout, rate, "fltp"
+    wave = np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate).astype(np.float32)
+    samples = np.repeat(wave[None], av.AudioLayout(layout).nb_channels, axis=0)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    return [*encoder.encode(frame), *encoder.encode(None)]
+
+
+@pytest.mark.parametrize("forms", [[("stereo", 48000), ("5.1", 48000)], [("5.1", 48000), ("mono", 44100)]])
+def test_sound_that_changes_on_the_way_is_encoded(
+    clip: Clip, tmp_path: Path, forms: list[tuple[str, int]]
+) -> None:
+    """As on television, between programmes and advertisements."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(clip(frames=25))) as from_clip, av.open(str(source), "w") as container:
+        pictures = container.add_stream_from_template(from_clip.streams.video[0])
+        sound = container.add_stream("ac3", rate=forms[0][1], layout=forms[0][0])
+        for packet in from_clip.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                container.mux(packet)
+        begins = Fraction(0)
+        for layout, rate in forms:
+            for packet in tone("ac3", layout, rate):
+                packet.pts = packet.dts = round(begins * 1000)
+                packet.time_base, packet.stream = Fraction(1, 1000), sound
+                container.mux(packet)
+                begins += Fraction(1536, rate)
+    sink = copy(source, tmp_path / "out.webm")
+    assert sink.source.damaged == 0
+    with av.open(str(sink.path)) as container:
+        heard = np.concatenate([frame.to_ndarray().sum(axis=0) for frame in container.decode(audio=0)])
+    assert len(heard) / 48000 == pytest.approx(float(begins), abs=0.03)
+    for half in (heard[4800:19200], heard[-19200:-4800]):
+        spectrum = np.abs(np.fft.rfft(half))
+        assert spectrum.argmax() * 48000 / len(half) == pytest.approx(440, abs=5)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_sound_that_a_muxer_knows_and_refuses(tmp_path: Path, suffix: str) -> None:
     source = write_sound(tmp_path / "in.mkv", "vorbis", layout="stereo")
