@@ -31,11 +31,12 @@ OPTIONS = LiveOptions(
 SECONDS = 1.5
 WAIT_SECONDS = 40.0
 
-Act = Callable[[int], Tensor | None]
+Act = Callable[[int], Tensor | float | None]
 
 
 class Engine:
-    """In place of the network: a matte without a person, after ``act`` had its way."""
+    """In place of the network: a matte without a person, after ``act`` had its way; what it gives is the
+    matte, or alpha everywhere."""
 
     name, precision, device = "stub", "float32", torch.device("cpu")
 
@@ -44,8 +45,8 @@ class Engine:
 
     def __call__(self, image: Tensor) -> Tensor:
         self.calls += 1
-        wrong = self.act(self.calls)
-        return torch.zeros(1, 1, *image.shape[2:]) if wrong is None else wrong
+        given = self.act(self.calls)
+        return given if isinstance(given, Tensor) else torch.full((1, 1, *image.shape[2:]), given or 0.0)
 
 
 def stub_matter(act: Act = lambda _: None) -> Matter:
