@@ -191,7 +191,7 @@ void fit_windows(float* fits, const float* const (&planes)[guided_values], int h
   });
 }
 
-// Writes the unsure pixels of a region.
+// Writes the unsure pixels of a region to `out`, which may be the plane of alpha: each is read once, before.
 void follow(float* out, const float* const (&planes)[guided_values], const float* fits, const float* lowest,
             const float* highest, int height, int width, const Window& region, const GuidedOptions& options) {
   const size_t pixels = static_cast<size_t>(height) * width;
@@ -231,12 +231,12 @@ static Tensor guided_filter_cpu(const Tensor& alpha, const Tensor& image, int64_
   const Tensor result = empty_plane(alpha, height, width);
   float* out = static_cast<float*>(result.mutable_data_ptr());
   load_alpha(out, matte);
-  float* memory = scratch<float, 16>((guided_values + fit_values + 2) * pixels);
-  float *fits = memory + guided_values * pixels, *lowest = fits + fit_values * pixels, *highest = lowest + pixels;
+  float* memory = scratch<float, 16>((4 + fit_values + 2) * pixels);
+  float *ones = memory + 3 * pixels, *fits = ones + pixels;
+  float *lowest = fits + fit_values * pixels, *highest = lowest + pixels;
   const Window region = find_unsure(lowest, highest, out, height, width, options);
   if (region.top >= region.bottom) return result;
-  const float* const planes[guided_values] = {memory, memory + pixels, memory + 2 * pixels, memory + 3 * pixels,
-                                              memory + 4 * pixels};
+  const float* const planes[guided_values] = {memory, memory + pixels, memory + 2 * pixels, out, ones};
   const float* colours = static_cast<const float*>(image.const_data_ptr());
   for (int c = 0; c < 3; ++c) {
     for (int y = 0; y < height; ++y) {
@@ -244,8 +244,7 @@ static Tensor guided_filter_cpu(const Tensor& alpha, const Tensor& image, int64_
                     colours + c * image.stride(0) + y * image.stride(1), image.stride(2), width);
     }
   }
-  std::copy(out, out + pixels, memory + 3 * pixels);
-  std::fill(memory + 4 * pixels, memory + 5 * pixels, 1.0f);
+  std::fill(ones, ones + pixels, 1.0f);
   fit_windows(fits, planes, height, width, wider(region, options.radius, height, width), options);
   follow(out, planes, fits, lowest, highest, height, width, region, options);
   return result;

@@ -4,6 +4,8 @@
 // Compiles with nvcc 13 and NVRTC; it has run on no GPU yet.
 #include "guided_filter.h"
 
+#include "windows.h"
+
 // fits: `fit_values` planes [height, width]. image: [3, height, width] of any strides.
 extern "C" __global__ void guided_fit_kernel(float* fits, int height, int width, const float* alpha, int64_t alpha_row,
                                              int64_t alpha_column, const float* image, int64_t channel, int64_t row,
@@ -14,13 +16,12 @@ extern "C" __global__ void guided_fit_kernel(float* fits, int height, int width,
   const int64_t pixels = static_cast<int64_t>(height) * width;
   if (i >= pixels) return;
   const int y = static_cast<int>(i / width), x = static_cast<int>(i % width);
-  const int top = most(y - radius, 0), bottom = least(y + radius + 1, height);
-  const int left = most(x - radius, 0), right = least(x + radius + 1, width);
-  const float share = 1.0f / static_cast<float>((bottom - top) * (right - left));
+  const Range rows = window_range(y, radius, height), columns = window_range(x, radius, width);
+  const float share = 1.0f / static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
 
   float mean[3] = {0.0f, 0.0f, 0.0f}, mean_alpha = 0.0f, lowest = 1.0f, highest = 0.0f;
-  for (int v = top; v < bottom; ++v) {
-    for (int u = left; u < right; ++u) {
+  for (int v = rows.begin; v < rows.end; ++v) {
+    for (int u = columns.begin; u < columns.end; ++u) {
       const float a = clean_alpha(alpha[v * alpha_row + u * alpha_column]);
       mean_alpha += a * share, lowest = least(lowest, a), highest = most(highest, a);
       for (int c = 0; c < 3; ++c) mean[c] += clean_colour(image[c * channel + v * row + u * column]) * share;
@@ -31,8 +32,8 @@ extern "C" __global__ void guided_fit_kernel(float* fits, int height, int width,
     return;
   }
   float spread[6] = {}, covariance[3] = {}, variance = 0.0f;
-  for (int v = top; v < bottom; ++v) {
-    for (int u = left; u < right; ++u) {
+  for (int v = rows.begin; v < rows.end; ++v) {
+    for (int u = columns.begin; u < columns.end; ++u) {
       const float a = clean_alpha(alpha[v * alpha_row + u * alpha_column]) - mean_alpha;
       float colour[3];
       for (int c = 0; c < 3; ++c) colour[c] = clean_colour(image[c * channel + v * row + u * column]) - mean[c];
@@ -60,8 +61,9 @@ extern "C" __global__ void guided_follow_kernel(float* out, int height, int widt
   const int y = static_cast<int>(i / width), x = static_cast<int>(i % width);
   const float own = clean_alpha(alpha[y * alpha_row + x * alpha_column]);
   float lowest = own, highest = own;
-  for (int v = most(y - reach, 0); v <= least(y + reach, height - 1); ++v) {
-    for (int u = most(x - reach, 0); u <= least(x + reach, width - 1); ++u) {
+  const Range rows = window_range(y, reach, height), columns = window_range(x, reach, width);
+  for (int v = rows.begin; v < rows.end; ++v) {
+    for (int u = columns.begin; u < columns.end; ++u) {
       const float a = clean_alpha(alpha[v * alpha_row + u * alpha_column]);
       lowest = least(lowest, a), highest = most(highest, a);
     }
@@ -70,16 +72,8 @@ extern "C" __global__ void guided_follow_kernel(float* out, int height, int widt
     out[i] = own;
     return;
   }
-  const int top = most(y - radius, 0), bottom = least(y + radius + 1, height);
-  const int left = most(x - radius, 0), right = least(x + radius + 1, width);
-  const float share = 1.0f / static_cast<float>((bottom - top) * (right - left));
-  float mean[fit_values] = {};
-  for (int v = top; v < bottom; ++v) {
-    for (int u = left; u < right; ++u) {
-      const int64_t at = static_cast<int64_t>(v) * width + u;
-      for (int k = 0; k < fit_values; ++k) mean[k] += fits[k * pixels + at] * share;
-    }
-  }
+  float mean[fit_values];
+  for (int k = 0; k < fit_values; ++k) mean[k] = mean_window(fits + k * pixels, {height, width}, y, x, radius);
   const float* colour = image + y * row + x * column;
   out[i] = follow_colours<float>(own, lowest, highest, mean, clean_colour(colour[0]), clean_colour(colour[channel]),
                                  clean_colour(colour[2 * channel]), low, high, tiny);

@@ -4,6 +4,7 @@
 #pragma once
 #include "common.h"
 #include "resize.h"
+#include "windows.h"
 
 namespace banet {
 
@@ -34,15 +35,6 @@ BANET_HD uint8_t certainty(float slope, float offset, float floor, float ceiling
 }
 
 // --- for CUDA threads: whole windows --------------------------------------------------------------------
-// The windows are small (radius 2), so a thread reads its own; the CPU runs sums instead.
-
-struct Range {
-  int begin, end;
-};
-
-BANET_HD Range window_range(int centre, int radius, int size) {
-  return {most(centre - radius, 0), least(centre + radius + 1, size)};
-}
 
 BANET_HD Fit fit_window(const float* alpha, const float* guide, float peak, Size size, int row, int column,
                         int radius, float epsilon) {
@@ -63,15 +55,6 @@ BANET_HD Fit fit_window(const float* alpha, const float* guide, float peak, Size
     }
   }
   return fit_alpha(mean, mean_alpha, covariance, variance, epsilon);
-}
-
-BANET_HD float mean_window(const float* values, Size size, int row, int column, int radius) {
-  const Range rows = window_range(row, radius, size.height), columns = window_range(column, radius, size.width);
-  float sum = 0.0f;
-  for (int y = rows.begin; y < rows.end; ++y) {
-    for (int x = columns.begin; x < columns.end; ++x) sum += values[static_cast<int64_t>(y) * size.width + x];
-  }
-  return sum / static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
 }
 
 }  // namespace banet

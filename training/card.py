@@ -192,7 +192,7 @@ def augmentation(c: Mapping[str, Any]) -> str:
     if c["augmentation"] == "paper":
         return "the paper's: rotation up to 45 degrees, flip, lightness 0.7 to 1.3."
     chances = ", ".join(
-        f"{name} {min(100, 100 * c['composites'] * augment.composite_chance(name)):.0f} %"
+        f"{name} {percent(c['composites'] * augment.composite_chance(name))}"
         for name in c["sets"]
         if augment.composite_chance(name)
     )
@@ -200,15 +200,16 @@ def augmentation(c: Mapping[str, Any]) -> str:
     occluders = ""
     if chances and c["occluders"]:
         table, pattern = (
-            min(100, 100 * c["occluders"] * chance)
-            for chance in (augment.TABLE_CHANCE, augment.PATTERN_CHANCE)
+            percent(c["occluders"] * chance) for chance in (augment.TABLE_CHANCE, augment.PATTERN_CHANCE)
         )
-        occluders = (
-            f"\n- In the same sets: a table before people {table:.0f} %, a pattern on them {pattern:.0f} %."
-        )
+        occluders = f"\n- In the same sets: a table before people {table}, a pattern on them {pattern}."
     return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
 - People cut out and put before other backgrounds: {chances or "none"}{wide}.{occluders}"""
+
+
+def percent(chance: float) -> str:
+    return f"{min(100, 100 * chance):.0f} %"
 
 
 def losses_of(c: Mapping[str, Any]) -> str:
