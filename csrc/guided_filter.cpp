@@ -1,14 +1,16 @@
-// guided_filter on the CPU. Only what the soft pixels' windows reach is looked at; sums over windows slide
-// down by rows, in double, whose products of floats are exact.
+// guided_filter on the CPU. Only what the windows of unsure pixels reach is looked at: tiles, runs of columns in
+// blocks of rows. Sums over windows slide down a tile's rows, in double, whose products of floats are exact.
 #include "guided_filter.h"
 
+#include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "matte_cpu.h"
 
 namespace banet {
 
-constexpr int guided_block = 64;  // rows that share one sliding sum
+constexpr int guided_block = 32;  // rows of a tile
 
 BANET_CLONES void add_products(double* __restrict sums, const float* __restrict one, const float* __restrict other,
                                double sign, int count) {
@@ -54,12 +56,12 @@ BANET_CLONES void extremes_line(float* __restrict low, float* __restrict high, c
   for (int x = 0; x < count; ++x) low[x] = least(low[x], lows[x]), high[x] = most(high[x], highs[x]);
 }
 
-// Columns of the first pixel that is unsure, and of the one after the last.
-std::pair<int, int> unsure_span(const float* low, const float* high, float unsure, int width) {
-  int first = 0, end = width;
-  while (first < end && !is_unsure(low[first], high[first], unsure)) ++first;
-  while (first < end && !is_unsure(low[end - 1], high[end - 1], unsure)) --end;
-  return {first, end};
+BANET_CLONES void mark_unsure(uint8_t* __restrict marks, const float* low, const float* high, float unsure, int count) {
+  for (int x = 0; x < count; ++x) marks[x] = is_unsure(low[x], high[x], unsure);
+}
+
+BANET_CLONES void join_marks(uint8_t* __restrict marks, const uint8_t* __restrict others, int count) {
+  for (int x = 0; x < count; ++x) marks[x] |= others[x];
 }
 
 // sums: of `guided_moments`, `pitch` apart, over windows that have 1 / share[x] pixels each; out: `fit_values`
@@ -83,12 +85,46 @@ BANET_CLONES void fit_line(float* __restrict out, int64_t pixels, const double* 
 
 namespace {
 
-Window wider(const Window& region, int margin, int height, int width) {
-  return {most(region.top - margin, 0), least(region.bottom + margin, height), most(region.left - margin, 0),
-          least(region.right + margin, width)};
+// Rows [begin, end) that hold all marks of a plane [height, width].
+std::pair<int, int> marked_rows(const uint8_t* marks, int height, int width) {
+  const auto empty = [&](int y) { return !std::memchr(marks + static_cast<size_t>(y) * width, 1, width); };
+  int begin = 0, end = height;
+  while (begin < end && empty(begin)) ++begin;
+  while (begin < end && empty(end - 1)) --end;
+  return {begin, end};
 }
 
-// Sums over square windows: of products of planes, for the columns of a region, row after row.
+// Of columns from `from` on the first run [begin, end) of marked ones and of gaps shorter than `gap` between them.
+std::pair<int, int> next_run(const uint8_t* marks, int from, int width, int gap) {
+  while (from < width && !marks[from]) ++from;
+  int end = from;
+  for (int x = from; x < least(end + gap, width); ++x) {
+    if (marks[x]) end = x + 1;
+  }
+  return {from, end};
+}
+
+// Calls work(tile) for tiles that hold, together, all pixels that are at most `margin` rows and columns away from
+// a mark. No two overlap.
+template <typename F>
+void visit_marked(const uint8_t* marks, int height, int width, int margin, int gap, const F& work) {
+  const auto [first, last] = marked_rows(marks, height, width);
+  if (first == last) return;
+  const int top = most(first - margin, 0), bottom = least(last + margin, height);
+  parallel_blocks(bottom - top, guided_block, [&, top = top](int begin, int end) {
+    uint8_t* columns = scratch<uint8_t, 2>(width);
+    std::fill(columns, columns + width, uint8_t{0});
+    for (int y = most(top + begin - margin, 0); y < least(top + end + margin, height); ++y) {
+      join_marks(columns, marks + static_cast<size_t>(y) * width, width);
+    }
+    auto [left, right] = next_run(columns, 0, width, gap);
+    for (; left < width; std::tie(left, right) = next_run(columns, right, width, gap)) {
+      work(Window{top + begin, top + end, most(left - margin, 0), least(right + margin, width)});
+    }
+  });
+}
+
+// Sums over square windows: of products of planes, for the columns of a tile, row after row.
 class SlidingSums {
  public:
   // Every channel is a product of two planes [height, width].
@@ -96,10 +132,10 @@ class SlidingSums {
     const float *one, *other;
   };
 
-  SlidingSums(const Channel* channels, int count, int height, int width, int radius, const Window& region)
-      : channels_(channels), count_(count), height_(height), width_(width), radius_(radius),
-        region_left_(region.left), left_(most(region.left - radius, 0)), right_(least(region.right + radius, width)),
-        first_(region.left - radius), columns_(region.right - region.left), pitch_(columns_ + 2 * radius + apart) {
+  SlidingSums(const Channel* channels, int count, int height, int width, int radius, const Window& tile)
+      : channels_(channels), count_(count), height_(height), width_(width), radius_(radius), tile_left_(tile.left),
+        left_(most(tile.left - radius, 0)), right_(least(tile.right + radius, width)), first_(tile.left - radius),
+        columns_(tile.right - tile.left), pitch_(columns_ + 2 * radius + apart) {
     sums_ = scratch<double, 0>(static_cast<size_t>(2 * count + 3) * pitch_);
     out_ = sums_ + static_cast<size_t>(count) * pitch_;
     line_ = out_ + static_cast<size_t>(count) * pitch_;
@@ -107,14 +143,14 @@ class SlidingSums {
     std::fill(sums_, out_, 0.0);
   }
 
-  // Sums around row y of the region's columns, `pitch` apart by channel; y comes after the last one, or first.
+  // Sums around row y of the tile's columns, `pitch` apart by channel; y comes after the last one, or first.
   const double* around(int y) {
     const int first = most(y - radius_, 0), last = least(y + radius_ + 1, height_);
     if (end_ < 0) begin_ = end_ = first;
     for (; end_ < last; ++end_) add(end_, 1.0);
     for (; begin_ < first; ++begin_) add(begin_, -1.0);
     for (int x = 0; x < columns_; ++x) {
-      const int column = region_left_ + x;
+      const int column = tile_left_ + x;
       shares_[x] = 1.0 / ((last - first) * (least(column + radius_ + 1, width_) - most(column - radius_, 0)));
     }
     for (int c = 0; c < count_; ++c) {
@@ -139,41 +175,41 @@ class SlidingSums {
   }
 
   const Channel* channels_;
-  const int count_, height_, width_, radius_, region_left_, left_, right_, first_, columns_, pitch_;
+  const int count_, height_, width_, radius_, tile_left_, left_, right_, first_, columns_, pitch_;
   int begin_ = 0, end_ = -1;
   double *sums_, *out_, *line_, *shares_;
 };
 
-// The least and the most around every pixel, [height, width] each, and the smallest region that holds all that are
-// unsure.
-Window find_unsure(float* lowest, float* highest, const float* alpha, int height, int width,
-                   const GuidedOptions& options) {
+// The least and the most around every pixel and marks where it is unsure, [height, width] each.
+void look_around(float* lowest, float* highest, uint8_t* unsure, const float* alpha, int height, int width,
+                 const GuidedOptions& options) {
   const int reach = options.reach;
-  float* low = scratch<float, 15>(2 * static_cast<size_t>(width));
-  float* high = low + width;
-  Window region{height, 0, width, 0};
-  for (int y = 0; y < height; ++y, lowest += width, highest += width) {
-    const auto row = [&](int i) { return alpha + static_cast<size_t>(i) * width; };
-    std::copy(row(y), row(y) + width, low);
-    std::copy(row(y), row(y) + width, high);
-    for (int i = most(y - reach, 0); i <= least(y + reach, height - 1); ++i) {
-      if (i != y) extremes_line(low, high, row(i), row(i), width);
+  parallel_blocks(height, guided_block, [&](int begin, int end) {
+    float* low = scratch<float, 15>(2 * static_cast<size_t>(width));
+    float* high = low + width;
+    for (int y = begin; y < end; ++y) {
+      const size_t at = static_cast<size_t>(y) * width;
+      const auto row = [&](int i) { return alpha + static_cast<size_t>(i) * width; };
+      std::copy(row(y), row(y) + width, low);
+      std::copy(row(y), row(y) + width, high);
+      for (int i = most(y - reach, 0); i <= least(y + reach, height - 1); ++i) {
+        if (i != y) extremes_line(low, high, row(i), row(i), width);
+      }
+      float *least_around = lowest + at, *most_around = highest + at;
+      std::copy(low, low + width, least_around);
+      std::copy(high, high + width, most_around);
+      for (int k = 1; k <= least(reach, width - 1); ++k) {
+        extremes_line(least_around, most_around, low + k, high + k, width - k);
+        extremes_line(least_around + k, most_around + k, low, high, width - k);
+      }
+      mark_unsure(unsure + at, least_around, most_around, options.unsure, width);
     }
-    std::copy(low, low + width, lowest);
-    std::copy(high, high + width, highest);
-    for (int k = 1; k <= least(reach, width - 1); ++k) {
-      extremes_line(lowest, highest, low + k, high + k, width - k);
-      extremes_line(lowest + k, highest + k, low, high, width - k);
-    }
-    const auto [first, end] = unsure_span(lowest, highest, options.unsure, width);
-    if (first < end) region = {least(region.top, y), y + 1, least(region.left, first), most(region.right, end)};
-  }
-  return region;
+  });
 }
 
 // planes: red, green, blue, alpha, ones, [height, width] each. fits: `fit_values` of these.
-void fit_windows(float* fits, const float* const (&planes)[guided_values], int height, int width,
-                 const Window& region, const GuidedOptions& options) {
+void fit_windows(float* fits, const float* const (&planes)[guided_values], const uint8_t* unsure, int height,
+                 int width, const GuidedOptions& options) {
   SlidingSums::Channel channels[guided_moments];
   for (int i = 0; i < guided_values; ++i) {
     for (int j = i; j < guided_values; ++j) {
@@ -181,31 +217,33 @@ void fit_windows(float* fits, const float* const (&planes)[guided_values], int h
     }
   }
   const size_t pixels = static_cast<size_t>(height) * width;
-  parallel_blocks(region.bottom - region.top, guided_block, [&](int begin, int end) {
-    SlidingSums sums(channels, guided_moments, height, width, options.radius, region);
-    for (int y = region.top + begin; y < region.top + end; ++y) {
+  visit_marked(unsure, height, width, options.radius, 4 * options.radius, [&](const Window& tile) {
+    SlidingSums sums(channels, guided_moments, height, width, options.radius, tile);
+    for (int y = tile.top; y < tile.bottom; ++y) {
       const double* found = sums.around(y);
-      fit_line(fits + static_cast<size_t>(y) * width + region.left, pixels, found, sums.pitch(), sums.shares(),
-               options.epsilon, options.least_variance, options.tiny, region.right - region.left);
+      fit_line(fits + static_cast<size_t>(y) * width + tile.left, pixels, found, sums.pitch(), sums.shares(),
+               options.epsilon, options.least_variance, options.tiny, tile.right - tile.left);
     }
   });
 }
 
-// Writes the unsure pixels of a region to `out`, which may be the plane of alpha: each is read once, before.
+// Writes the unsure pixels to `out`, which may be the plane of alpha: each is read once, before.
 void follow(float* out, const float* const (&planes)[guided_values], const float* fits, const float* lowest,
-            const float* highest, int height, int width, const Window& region, const GuidedOptions& options) {
+            const float* highest, const uint8_t* unsure, int height, int width, const GuidedOptions& options) {
   const size_t pixels = static_cast<size_t>(height) * width;
   SlidingSums::Channel channels[fit_values];
   for (int k = 0; k < fit_values; ++k) channels[k] = {fits + k * pixels, planes[4]};
-  parallel_blocks(region.bottom - region.top, guided_block, [&](int begin, int end) {
-    SlidingSums sums(channels, fit_values, height, width, options.radius, region);
-    for (int y = region.top + begin; y < region.top + end; ++y) {
+  visit_marked(unsure, height, width, 0, 4 * options.radius, [&](const Window& tile) {
+    SlidingSums sums(channels, fit_values, height, width, options.radius, tile);
+    for (int y = tile.top; y < tile.bottom; ++y) {
       const double* found = sums.around(y);
-      for (int x = 0; x < region.right - region.left; ++x) {
-        const size_t at = static_cast<size_t>(y) * width + region.left + x;
-        if (!is_unsure(lowest[at], highest[at], options.unsure)) continue;
+      for (int x = tile.left; x < tile.right; ++x) {
+        const size_t at = static_cast<size_t>(y) * width + x;
+        if (!unsure[at]) continue;
         double means[fit_values];
-        for (int k = 0; k < fit_values; ++k) means[k] = found[k * sums.pitch() + x] * sums.shares()[x];
+        for (int k = 0; k < fit_values; ++k) {
+          means[k] = found[k * sums.pitch() + x - tile.left] * sums.shares()[x - tile.left];
+        }
         out[at] = follow_colours<double>(planes[3][at], lowest[at], highest[at], means, planes[0][at],
                                          planes[1][at], planes[2][at], options.low, options.high, options.tiny);
       }
@@ -234,8 +272,8 @@ static Tensor guided_filter_cpu(const Tensor& alpha, const Tensor& image, int64_
   float* memory = scratch<float, 16>((4 + fit_values + 2) * pixels);
   float *ones = memory + 3 * pixels, *fits = ones + pixels;
   float *lowest = fits + fit_values * pixels, *highest = lowest + pixels;
-  const Window region = find_unsure(lowest, highest, out, height, width, options);
-  if (region.top >= region.bottom) return result;
+  uint8_t* marks = scratch<uint8_t, 3>(pixels);
+  look_around(lowest, highest, marks, out, height, width, options);
   const float* const planes[guided_values] = {memory, memory + pixels, memory + 2 * pixels, out, ones};
   const float* colours = static_cast<const float*>(image.const_data_ptr());
   for (int c = 0; c < 3; ++c) {
@@ -245,8 +283,8 @@ static Tensor guided_filter_cpu(const Tensor& alpha, const Tensor& image, int64_
     }
   }
   std::fill(ones, ones + pixels, 1.0f);
-  fit_windows(fits, planes, height, width, wider(region, options.radius, height, width), options);
-  follow(out, planes, fits, lowest, highest, height, width, region, options);
+  fit_windows(fits, planes, marks, height, width, options);
+  follow(out, planes, fits, lowest, highest, marks, height, width, options);
   return result;
 }
 
