@@ -178,11 +178,9 @@ def guided_filter(alpha: Tensor, image: Tensor) -> Tensor:
     radius, epsilon, least_variance, low, high, reach, unsure, tiny = filter_options()
     name, size, pixels = "guided_filter", tuple(alpha.shape), alpha.numel()
     fits, out = alpha.new_empty((6, *size)), alpha.new_empty(size)
-    both = (alpha, *alpha.stride(), image, *image.stride(), radius)
+    both = (alpha, *alpha.stride(), image, *image.stride(), radius, reach, unsure)
     launch(name, "guided_fit_kernel", pixels, alpha, fits, *size, *both, epsilon, least_variance, tiny)
-    launch(
-        name, "guided_follow_kernel", pixels, alpha, out, *size, fits, *both, reach, unsure, low, high, tiny
-    )
+    launch(name, "guided_follow_kernel", pixels, alpha, out, *size, fits, *both, low, high, tiny)
     return out
 
 
