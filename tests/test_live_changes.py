@@ -143,7 +143,7 @@ def test_the_network_is_cut_and_mended(
     run.end()
     assert_in_step(output)
     began, ended = slate_of(output)
-    assert ended - began > 6  # the gap lasts as long as it lasted
+    assert ended - began > 4  # the gap lasts as it did: 7 s, less what a busy machine is late by
 
 
 def test_sound_that_is_encoded_goes_on_from_another_kind(
