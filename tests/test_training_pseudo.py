@@ -18,24 +18,20 @@ def steps(rgb):
     return rgb[..., 0].astype(np.float32) / 255
 
 
-def test_label_counts_where_views_agree_and_are_decided():
-    rgb = np.zeros((4, 6, 3), np.uint8)
-    rgb[:, 3:, 0] = 255  # red on the right
-    rgb[0, :, 0] = 140  # undecided above
-
-    def other(picture):
-        matte = steps(picture).copy()
-        matte[3] = 1 - matte[3]  # of another opinion below
-        return matte
-
-    found = pseudo.label([steps, other], rgb)
-    np.testing.assert_array_equal(found.weight, [[0] * 6, [255] * 6, [255] * 6, [0] * 6])
-    np.testing.assert_array_equal(found.matte[1:3], [[0, 0, 0, 255, 255, 255]] * 2)
-    assert found.share == 0.5
+def test_label_counts_by_how_decided_it_is_and_along_outlines():
+    mean = np.zeros((70, 320), np.float32)
+    mean[:, 62:66], mean[:, 66:] = (0.2, 0.4, 0.6, 0.8), 1  # the outline of somebody on the right
+    mean[30:40, 10:20] = 0.45  # undecided, far from it
+    mean[30:40, 100:110] = 0.725
+    found = pseudo.label(mean)
+    np.testing.assert_array_equal(found.matte, np.where(mean >= 0.5, 255, 0))
+    assert (found.weight[:, 60:68] == 255).all()
+    assert (found.weight[33:37, 13:17] == round(255 * 0.05 / 0.45)).all()
+    assert (found.weight[33:37, 103:107] == 128).all()
+    assert found.share == found.weight.mean() / 255
 
 
-def test_mirrored_views_are_turned_back():
-    """A view that only ever sees people on the left disagrees with its own mirror image."""
+def test_teachers_see_mirrored_pictures_too():
     rgb = np.zeros((4, 6, 3), np.uint8)
 
     def left(picture):
@@ -43,8 +39,28 @@ def test_mirrored_views_are_turned_back():
         matte[:, :2] = 1
         return matte
 
-    found = pseudo.label([left], rgb)
-    np.testing.assert_array_equal(found.weight[0], [0, 0, 255, 255, 0, 0])
+    np.testing.assert_array_equal(pseudo.look([left], rgb)[0], [0.5, 0.5, 0, 0, 0.5, 0.5])
+
+
+def test_mattes_of_another_program_count_as_much_as_the_networks(tmp_path):
+    path = write_tar(tmp_path / "u.tar", {"a.jpg": jpg(person(1)[0])})
+    half, pairs = person(1)[1].copy(), sets.read_unlabelled(path)
+    half[: len(half) // 2] = 255 - half[: len(half) // 2]  # of another opinion above
+    nobody = [lambda rgb: np.zeros(rgb.shape[:2], np.float32)]
+
+    def labels():
+        return list(pseudo.label_all(nobody, pairs, 0.0, tmp_path))
+
+    with pytest.raises(InputError, match=r"a\.png: is not there"):
+        labels()
+    (tmp_path / "a.png").write_bytes(png(half[1:]))
+    with pytest.raises(InputError, match="its size"):
+        labels()
+    (tmp_path / "a.png").write_bytes(png(half))
+    [(_, found)] = labels()
+    np.testing.assert_array_equal(found.matte == 255, half == 255)  # a mean of one half is person
+    assert (found.weight[half == 255] == 0).all()
+    assert (found.weight[half == 0] == 255).all()
 
 
 def test_pseudo_command_makes_a_set_that_can_be_trained_on(tmp_path, monkeypatch, capsys):
@@ -114,9 +130,8 @@ def test_check_says_how_right_labels_are(tmp_path, monkeypatch, capsys):
     counted = (40 / 60 + 60 / 80) / 2
     # In all: the undecided rows (mean one half) are labelled person, rightly on the left half only.
     everywhere = (60 / 100 + 60 / 100) / 2
-    expected = (
-        f"1 of 1 pictures would stay; mIoU {100 * counted:.1f} % where they count, {100 * everywhere:.1f} %"
-    )
+    shares = f"{100 * counted:.1f} % where they count fully, {100 * everywhere:.1f} % everywhere"
+    expected = f"1 of 1 pictures would stay; mIoU {shares}"
     assert expected in capsys.readouterr().out
     for words, error, message in (
         (["--check", known], InputError, "sure of no picture"),

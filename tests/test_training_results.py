@@ -130,12 +130,13 @@ def test_card_names_sets_rights_recipe_and_measurements(root, whole, tmp_path):
 
 def test_card_of_the_shipped_recipe_describes_every_set(whole):
     state = checkpoint.load(whole / "checkpoint.pt")
-    state["config"]["sets"] = train.Config().sets
+    state["config"]["sets"] = train.Config().sets | {"portraits-blend-matted": 0.2}
     measured = card.Measurement(320, False, 3, dict.fromkeys(("miou", "miou_per_picture"), 1.0) | NUMBERS)
     text = card.text("banet64", state, [measured])
     assert all(f"| {name} |" in text for name in train.Config().sets)
     assert "not described" not in text
     assert "`video-frames` and `fashion-soft` are pseudo-labels: output of RobustVideoMatting" in text
+    assert "`portraits-blend-matted` are pseudo-labels: output of MediaPipe" in text
 
 
 def test_export_refuses_before_it_writes(root, whole, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,20 @@ SETS = {
         "portraits-unlabelled, labelled by an earlier version of this network where that was sure "
         "(`training.pseudo`)"
     ),
+    "portraits-blend": (
+        "portraits-unlabelled; **pseudo-labels**: the mean of earlier versions of these networks and of what "
+        "MediaPipe's selfie segmentation put out (`training.pseudo --also`)"
+    ),
     "backgrounds": (
         "rooms, houses, streets, landscapes (house photos, Urban100, SUN Hays 80, COCO128); nobody in them"
     ),
 }
 VALIDATION = "portraits-val"
-PSEUDO_LABELLED = frozenset(("video-frames", "fashion-soft"))
+# Programs that labelled sets.
+LABELLERS = {
+    "RobustVideoMatting, a GPL-3.0 program": frozenset(("video-frames", "fashion-soft")),
+    "MediaPipe's selfie segmentation, a network under Apache-2.0": frozenset(("portraits-blend",)),
+}
 
 TEMPLATE = """\
 # {name}
@@ -93,8 +101,8 @@ Whoever uses the weights beyond research should judge for themselves whether tha
 """
 PSEUDO_RIGHTS = """
 
-The mattes of {sets} are pseudo-labels: output of RobustVideoMatting,
-a GPL-3.0 program. None of its code or weights is here."""
+The mattes of {sets} are pseudo-labels: output of {program}.
+None of its code or weights is here."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,6 @@ class Measurement:
 def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *, half: bool = False) -> str:
     """The card of a checkpoint's averaged weights, in Markdown."""
     config = state["config"]
-    seen = checkpoint.sets_seen(state)
-    pseudo = [f"`{s}`" for s in seen if s in PSEUDO_LABELLED]
     return TEMPLATE.format(
         name=name,
         stored="kernels float16, the rest float32" if half else "float32",
@@ -140,8 +146,15 @@ def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *,
         sets=set_rows(config["sets"]),
         ancestry=ancestry(state),
         recipe=recipe(config),
-        pseudo=PSEUDO_RIGHTS.format(sets=" and ".join(pseudo)) if pseudo else "",
+        pseudo="".join(pseudo_rights(checkpoint.sets_seen(state))),
     )
+
+
+def pseudo_rights(seen: Sequence[str]) -> Iterator[str]:
+    for program, labelled in LABELLERS.items():
+        names = [f"`{name}`" for name in seen if sets.unsoftened(name) in labelled]
+        if names:
+            yield PSEUDO_RIGHTS.format(sets=" and ".join(names), program=program)
 
 
 def set_rows(shares: Mapping[str, float]) -> str:
