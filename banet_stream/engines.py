@@ -161,7 +161,7 @@ def choose_device(wanted: str) -> torch.device:
         if torch.version.cuda is None:
             raise DeviceError(
                 f"--device {wanted}: this PyTorch ({torch.__version__}) is built without CUDA; "
-                "install its CUDA build (README, 'GPU') or use --device cpu"
+                "install its CUDA build (README, 'CPU or GPU') or use --device cpu"
             )
         if not torch.cuda.is_available():
             raise DeviceError(

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -375,7 +376,32 @@ def test_deep_colour_becomes_what_browsers_play(clip: Callable[..., Path]) -> No
     assert not is_playable(str(clip(width=64, height=64, pixel_format="yuv444p")))
 
 
-def test_a_frame_late_in_a_clip_or_the_first(clip: Callable[..., Path]) -> None:
-    path = clip(width=96, height=128)
-    assert frame_at(path, 0.2).shape == (128, 96, 3)
-    assert frame_at(path, 0.479).shape == (128, 96, 3)  # past the last frame's beginning
+def test_a_frame_late_in_a_clip_or_the_last_or_the_first(clip: Callable[..., Path]) -> None:
+    path = clip(width=96, height=128, frames=40, noise=True)  # 1.6 s
+    first, late, last = (frame_at(path, seconds) for seconds in (0.0, 0.8, 1.57))
+    assert first.shape == (128, 96, 3)
+    assert not np.array_equal(late, last)
+    for seconds in (1.58, 1.6, 1.7):  # past the last frame's beginning, and behind the end
+        np.testing.assert_array_equal(frame_at(path, seconds), last)
+    np.testing.assert_array_equal(frame_at(path, 9.0), first)
+
+
+def test_stills_of_a_file_that_is_cut_off(clip: Callable[..., Path], matter: Matter, tmp_path: Path) -> None:
+    """It says that it is longer: their moment is the middle of what came of it."""
+    whole = clip(suffix=".mkv", width=64, height=64, frames=200, noise=True)
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    handlers = VideoHandlers(matter, Sessions(tmp_path / "files"), Limits())
+    job = Job(str(path), tmp_path / "o.mp4", "green", matter.at_size(64), Limits().frames)
+    job.run()
+    status, video, stills = handlers.finished(job)
+    assert "cut off or damaged" in status
+    assert video == str(job.output)
+    assert all(Path(still).exists() for still in stills)
+
+
+def test_slow_motion_of_too_many_frames_is_refused_at_once(clip: Callable[..., Path]) -> None:
+    slow = str(clip(width=64, height=64, frames=200, rate=Fraction(240)))
+    with pytest.raises(InputError, match="has 200 frames; this page takes at most 120"):
+        uploads.check_video(slow, Limits(seconds=1.0))
+    assert uploads.check_video(slow, Limits()) == pytest.approx(200 / 240, abs=0.01)

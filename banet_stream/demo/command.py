@@ -33,7 +33,7 @@ Opens a page in the browser: videos, photos and the live camera with another bac
   banet-stream demo
 """
 LOCALHOST = "127.0.0.1"
-DEFAULT_PORT, PORTS_TRIED = 7860, 20
+DEFAULT_PORT = 7860
 # Of a live camera's frame: 640x480, seen so as 256x192, leaves two cores time for the browser beside it.
 CAMERA_SIZE = 288
 SAMPLES = "samples"  # a folder in the server's

@@ -192,7 +192,7 @@ PICTURES: dict[str, Callable[[], Image.Image]] = {
 
 
 def write_all(folder: Path) -> None:
-    """``clip.mp4``, ``portrait.jpg``, ``lights.mp4`` and one JPEG per background, into ``folder``."""
+    """``clip.mp4``, ``portrait.jpg``, ``moving-lights.mp4`` and one JPEG per background, into ``folder``."""
     for name, draw in PICTURES.items():
         draw().save(folder / f"{name}.jpg", quality=88)
     Image.fromarray(astronaut()).save(folder / "portrait.jpg", quality=92)

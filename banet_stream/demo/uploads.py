@@ -46,7 +46,8 @@ class Limits:
     def words(self) -> str:
         """For the page."""
         return (
-            f"up to {self.upload_mb} MB, {self.seconds:g} seconds and {self.side} pixels on the longer side"
+            f"up to {self.upload_mb} MB, {self.seconds:g} seconds ({self.frames} frames) and {self.side} "
+            "pixels on the longer side"
         )
 
 
@@ -65,7 +66,7 @@ def check_video(path: str, limits: Limits) -> float:
         raise InputError(f"{name} is not a video this page can read. It takes {VIDEO_KINDS}.")
     try:
         with closing(Source(path)) as source:
-            seconds = source.info.duration_seconds
+            seconds, frames = source.info.duration_seconds, source.expected_frames
             width, height = source.video.width, source.video.height
     except BanetStreamError as error:
         raise InputError(f"{in_words(error, path)}. The page takes {VIDEO_KINDS}.") from error
@@ -75,6 +76,11 @@ def check_video(path: str, limits: Limits) -> float:
         raise InputError(
             f"{name} is {seconds:.0f} seconds long; this page takes at most {limits.seconds:g}. "
             "Cut it shorter, or use the command line."
+        )
+    if frames > limits.frames:
+        raise InputError(
+            f"{name} has {frames} frames; this page takes at most {limits.frames}. Cut it shorter, or save "
+            "it with fewer frames per second."
         )
     if max(width, height) > limits.side:
         raise InputError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class VideoHandlers:
         if job.summary is None:
             assert job.error is not None
             raise job.error
-        summary, seconds = job.summary, middle_of(job.source)
+        summary, seconds = job.summary, middle_of(job.output)  # the source may be cut off before its own
         pair = (
             write_picture(job.output.with_name("before.jpg"), frame_at(job.source, seconds)),
             write_picture(job.output.with_name("after.jpg"), frame_at(job.output, seconds)),
@@ -175,23 +176,33 @@ def is_playable(path: str) -> bool:
         return nearest_format(source.video.pix_fmt or PLAYABLE).name == PLAYABLE
 
 
-def middle_of(path: str) -> float:
+def middle_of(path: Path) -> float:
     with closing(Source(path)) as source:
         return (source.info.duration_seconds or 0.0) / 2
 
 
 def frame_at(path: str | Path, seconds: float) -> NDArray[np.uint8]:
-    """[H, W, 3] RGB: the frame shown at ``seconds``, or the first where there is none so late.
+    """[H, W, 3] RGB: the frame shown at ``seconds``, or at the end the last one, or the first where it is cut
+    off before.
 
     Raises:
         InputError: when no frame can be decoded.
     """
-    for start in (seconds, 0.0):
-        with closing(Source(path, start_seconds=start, audio=False)) as source:
-            for frame in decode(source):
-                if isinstance(frame, Frame):
-                    return rgb_of(frame)
-    raise InputError(f"{Path(path).name} holds no frame that can be decoded.")
+    shown = next(frames_from(path, seconds), None)
+    if shown is None:
+        before = deque(frames_from(path, max(0.0, seconds - 1)), maxlen=1)
+        shown = before[0] if before else next(frames_from(path, 0.0), None)
+    if shown is None:
+        raise InputError(f"{Path(path).name} holds no frame that can be decoded.")
+    return shown
+
+
+def frames_from(path: str | Path, seconds: float) -> Iterator[NDArray[np.uint8]]:
+    """[H, W, 3] RGB each; none where it ends before."""
+    with suppress(InputError), closing(Source(path, start_seconds=seconds, audio=False)) as source:
+        for item in decode(source):
+            if isinstance(item, Frame):
+                yield rgb_of(item)
 
 
 # --- words -------------------------------------------------------------------------------------
