@@ -229,11 +229,14 @@ class Video(Background):
                 step = 1 / float(self._stream.average_rate or 25)
                 if seconds + ROUNDING_SECONDS < self._last_seconds + step:
                     return
-                self._loop_seconds = self._last_seconds + step
                 self._rewind()
                 self._next = self._read()
                 if self._next is None:
                     return
+                ended = self._last_seconds + step
+                length = ended - self._loop_seconds
+                skipped = (seconds + ROUNDING_SECONDS - ended) // length  # whole loops, after a gap
+                self._loop_seconds = ended + skipped * length
             shown = self._loop_seconds + self._seconds(self._next) - self._first_seconds
             if shown > seconds + ROUNDING_SECONDS:
                 return

@@ -155,6 +155,19 @@ def test_a_video_loops_at_its_own_rate(tmp_path: Path) -> None:
     background.close()
 
 
+def test_a_gap_is_not_decoded_loop_by_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = [0, 50, 100, 150, 200]
+    background = open_background(str(grey_steps(tmp_path / "steps.mkv", 10, levels)))
+    assert isinstance(background, Video)
+    read, reads = background._read, []
+    monkeypatch.setattr(background, "_read", lambda: reads.append(1) or read())
+    for seconds, level in ((0.0, 0), (3600.25, 100), (3600.75, 100), (7201.45, 200), (7201.5, 0)):
+        frame = blank(seconds=seconds)
+        assert to_rgb(frame, background.planes(frame, ALPHA)).mean() == pytest.approx(level, abs=2)
+    assert len(reads) < 40
+    background.close()
+
+
 def test_first_page_of_several_and_jpegs_one_after_another(tmp_path: Path) -> None:
     red, green = (Image.new("RGB", (96, 64), colour) for colour in ("red", "lime"))
     red.save(tmp_path / "pages.tif", save_all=True, append_images=[green])
