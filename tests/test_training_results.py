@@ -244,12 +244,32 @@ def test_what_a_narrow_network_learnt_is_added_to_a_wide_one(root, whole, tmp_pa
             wanted, found = (checkpoint.network(path)(image).alpha for path in (source, out))
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     state = checkpoint.load(out)
-    assert [a["iteration"] for a in state["ancestors"]] == [8, 2]
+    assert [a["iteration"] for a in state["ancestors"]] == [8, 8, 2]
     assert "To it was added what was learnt up to `checkpoint.pt` (iteration 2" in card.ancestry(state)
     with pytest.raises(SystemExit) as stopped:
         average.main([str(later), str(wide), "--since", str(first), "--out", str(out)])
     assert stopped.value.code == UsageError.exit_code
     assert "hold different networks" in capsys.readouterr().err
+
+
+def test_average_remembers_what_both_have_learnt_from(root, tmp_path):
+    paths = {}
+    for name, learnt, start in (
+        ("a", "studio-train", ""),
+        ("b", "portraits-train", "a"),
+        ("c", "backgrounds", ""),
+    ):
+        paths[name] = tmp_path / name / "checkpoint.pt"
+        init = str(paths[start]) if start else ""
+        train.train(configure(root, paths[name].parent, iterations=1, sets={learnt: 1.0}, init=init))
+    mean = tmp_path / "mean.pt"
+    checkpoint.save(mean, average.average(paths["b"], paths["c"], share=0.5))
+    added = average.plus(paths["a"], mean, paths["c"], share=1)
+    for state in (checkpoint.load(mean), added):
+        assert sorted(checkpoint.sets_seen(state)) == ["backgrounds", "portraits-train", "studio-train"]
+    text = card.ancestry(checkpoint.load(mean))
+    assert "started from the weights of `checkpoint.pt` (iteration 1; studio-train)" in text
+    assert "averaged with the weights of `checkpoint.pt` (iteration 1; portraits-train)" in text
 
 
 def test_average_lies_between_two_checkpoints(root, tmp_path, capsys):

@@ -19,6 +19,7 @@ import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ def average(first: Path, second: Path, *, share: float) -> checkpoint.State:
         name: share * values + (1 - share) * start[name] if values.is_floating_point() else values
         for name, values in other.state_dict().items()
     }
-    return state | {"ema": mixed}
+    return state | {"ema": mixed, "ancestors": learnt_from(state, first, "averaged")}
 
 
 def plus(first: Path, second: Path, since: Path, *, share: float) -> checkpoint.State:
@@ -63,8 +64,14 @@ def plus(first: Path, second: Path, since: Path, *, share: float) -> checkpoint.
     for name, values in base.state_dict().items():
         moved = values + share * (later[name] - earlier[name]) if values.is_floating_point() else values
         mixed[name] = moved.clamp(min=0) if name.endswith("running_var") else moved
-    learnt = checkpoint.ancestors(str(second))[-1] | {"added": True}
-    return state | {"ema": mixed, "ancestors": [*checkpoint.lineage(state), learnt]}
+    return state | {"ema": mixed, "ancestors": learnt_from(state, second, "added")}
+
+
+def learnt_from(state: checkpoint.State, other: Path, how: str) -> list[dict[str, Any]]:
+    """The ancestors of ``state``; then those of ``other``, which is mixed in, and itself, marked ``how``."""
+    known, mixed_in = checkpoint.lineage(state), checkpoint.ancestors(str(other))
+    mixed_in[-1][how] = True
+    return [*known, *(a for a in mixed_in if a not in known)]
 
 
 def begun_from(path: Path, model: nn.Module, name: Path) -> dict[str, Tensor]:

@@ -173,12 +173,14 @@ def describe(name: str) -> str:
 
 
 def ancestry(state: checkpoint.State) -> str:
-    """The runs it started from, or that were added to it (``average --since``), and what they had seen."""
+    """The runs it started from, or that are mixed into it (``training.average``), and what they had seen."""
     lines = []
     for a in state.get("ancestors", []):
         seen = ", ".join(a["sets"]) or "sets unknown"
         start = Path(a["init"]).name
         how = "To it was added what was learnt up to" if a.get("added") else "It started from the weights of"
+        if a.get("averaged"):
+            how = "It is averaged with the weights of"
         lines.append(f"{how} `{start}` (iteration {a['iteration']}; {seen}).")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
