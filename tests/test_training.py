@@ -12,7 +12,7 @@ from training_sets import TRAINED, jpg, person, png, room, write_tar
 
 from banet_stream.errors import InputError, UsageError
 from banet_stream.network import MEAN, STD, BANet, BANetOutput
-from training import augment, data, losses, metrics, sets, targets
+from training import augment, data, losses, metrics, sets, targets, tars
 from training.baselines.common import PlainOutput
 from training.pairs import Pair
 
@@ -253,7 +253,7 @@ def test_boundary_iou_hand_worked():
 
 def test_tar_is_read_in_order_of_keys(tmp_path):
     image, mask = person(1)
-    files = {"b.jpg": jpg(image), "a.png": png(mask), "sub/a.JPEG": jpg(image), "b.png": png(mask)}
+    files = {"b.jpg": jpg(image), "a.png": png(mask), "./a.JPEG": jpg(image), "b.png": png(mask)}
     pairs = sets.read_tar(write_tar(tmp_path / "set.tar", files | {"readme.txt": b"hello"}))
     assert [p.key for p in pairs] == ["set.tar: a", "set.tar: b"]
     rgb, matte, _ = pairs[0].decode()
@@ -261,6 +261,34 @@ def test_tar_is_read_in_order_of_keys(tmp_path):
     assert rgb.dtype == matte.dtype == np.uint8
     np.testing.assert_array_equal(matte, mask)
     assert rgb[80, 36, 0] > 200 > rgb[80, 36, 2]  # red first
+
+
+def test_pictures_of_a_tar_keep_to_their_folders(tmp_path):
+    (image, mask), (other, others) = person(1), person(2)
+    files = {"a/1.jpg": jpg(image), "a/1.png": png(mask), "b/1.png": png(others), "b/1.jpg": jpg(other)}
+    pairs = sets.read_tar(write_tar(tmp_path / "set.tar", files))
+    assert [p.key for p in pairs] == ["set.tar: a/1", "set.tar: b/1"]
+    for pair, wanted in zip(pairs, (mask, others), strict=True):
+        np.testing.assert_array_equal(pair.decode().matte, wanted)
+
+
+def test_tar_with_two_files_of_one_name_is_refused(tmp_path):
+    image, mask = person(1)
+    path = write_tar(tmp_path / "set.tar", {"a.jpg": jpg(image), "a.png": png(mask), "a.JPG": jpg(image)})
+    with pytest.raises(InputError, match=r"set\.tar: holds a\.JPG twice"):
+        sets.read_tar(path)
+
+
+def test_pictures_that_a_tar_would_mix_up_are_refused(tmp_path):
+    image, mask = person(1)
+    pairs = [Pair(f"set: {key}", jpg(image), png(mask)) for key in ("my a", "your a", "b/a", "b-a")]
+    files = (file for pair in pairs[:3] for file in tars.files_of(pair, mask))
+    tars.write(tmp_path / "made.tar", files)
+    assert len(sets.read_tar(tmp_path / "made.tar")) == 3
+    files = (file for pair in pairs for file in tars.files_of(pair, mask))
+    with pytest.raises(InputError, match=r"two pictures of the set would be b-a\.jpg"):
+        tars.write(tmp_path / "other.tar", files)
+    assert [path.name for path in tmp_path.iterdir()] == ["made.tar"]
 
 
 def test_missing_matte_is_refused_and_named(tmp_path):

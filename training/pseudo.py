@@ -86,7 +86,7 @@ def label_all(
         rgb = pair.decode().image
         mean = look(views, rgb)
         if also:
-            mean = 0.5 * mean + 0.5 * read_matte(also / f"{pair.key.rpartition(' ')[2]}.png", mean.shape)
+            mean = 0.5 * mean + 0.5 * read_matte(also / f"{pair.key.rpartition(': ')[2]}.png", mean.shape)
         found = label(mean)
         if found.share >= smallest_share:
             yield pair, found
@@ -164,7 +164,7 @@ def run(options: argparse.Namespace) -> None:
         cells = []
         for pair, found in sorted(kept, key=lambda item: item[1].share)[:SHOWN]:
             views_shown = [pair.decode().image, *(np.dstack([plane] * 3) for plane in found)]
-            cells.append(sheet.cell(views_shown, f"{100 * found.share:.0f} % {pair.key.rpartition(' ')[2]}"))
+            cells.append(sheet.cell(views_shown, f"{100 * found.share:.0f} % {pair.key.rpartition(': ')[2]}"))
         evaluate.write(Path(options.sheet), sheet.png(sheet.grid(cells, sheet.SHEET_COLUMNS)))
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import av
@@ -111,7 +111,8 @@ def read_unlabelled(path: Path) -> list[Pair]:
 
 
 def read_tar(path: Path, *, mattes: bool = True, skip_broken: bool = False) -> list[Pair]:
-    """A WebDataset tar: KEY.jpg with KEY.png (the matte) and maybe KEY.weight.png, sorted by key.
+    """A WebDataset tar: KEY.jpg with KEY.png (the matte) and maybe KEY.weight.png, sorted by key. Keys end at
+    the file name's first dot; folders belong to them.
 
     Args:
         path: the tar.
@@ -119,16 +120,22 @@ def read_tar(path: Path, *, mattes: bool = True, skip_broken: bool = False) -> l
         skip_broken: leave out, with a line on the error stream, a picture that has no matte.
 
     Raises:
-        InputError: when the tar can't be read, holds no picture, or a matte is missing (or is one too many).
+        InputError: when the tar can't be read, holds no picture or a file twice, or a matte is missing (or is
+            one too many).
     """
     files: dict[str, dict[str, bytes]] = {}
     try:
         with tarfile.open(path) as tar:
             for member in tar:
                 content = tar.extractfile(member)
-                if content is not None:
-                    key, _, suffix = Path(member.name).name.partition(".")
-                    files.setdefault(key, {})[suffix.lower()] = content.read()
+                if content is None:
+                    continue
+                name = PurePosixPath(member.name)
+                stem, _, suffix = name.name.partition(".")
+                found = files.setdefault(str(name.parent / stem), {})
+                if suffix.lower() in found:
+                    raise InputError(f"{path}: holds {member.name} twice")
+                found[suffix.lower()] = content.read()
     except (OSError, tarfile.TarError) as error:
         raise InputError(f"{path}: can't be read as a tar ({error})") from error
     pairs = []

@@ -96,7 +96,7 @@ def before_pale(pair: Pair, image: Array, mattes: Sequence[Array]) -> Array:
     """The picture, and its person by each matte before a pale background."""
     shares = [matte[..., None] / 255 for matte in mattes]
     cut = [np.round(image * share + np.array(PALE) * (1 - share)).astype(np.uint8) for share in shares]
-    return sheet.cell([image, *cut], pair.key.rpartition(" ")[2])
+    return sheet.cell([image, *cut], pair.key.rpartition(": ")[2])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from banet_stream.errors import OutputError
+from banet_stream.errors import InputError, OutputError
 
 from .pairs import Array, Pair, content
 
@@ -18,12 +18,17 @@ def write(path: Path, files: Iterator[tuple[str, bytes]]) -> None:
     """A tar of (name, content), whole or not at all.
 
     Raises:
+        InputError: when two files have one name.
         OutputError: when it can't be written.
     """
     part = path.with_suffix(".part")
+    names: set[str] = set()
     try:
         with tarfile.open(part, "w") as tar:
             for name, file in files:
+                if name in names:
+                    raise InputError(f"{path}: two pictures of the set would be {name}; rename one of them")
+                names.add(name)
                 member = tarfile.TarInfo(name)
                 member.size = len(file)
                 tar.addfile(member, io.BytesIO(file))
@@ -36,7 +41,7 @@ def write(path: Path, files: Iterator[tuple[str, bytes]]) -> None:
 
 def files_of(pair: Pair, matte: Array, weight: Array | None = None) -> Iterator[tuple[str, bytes]]:
     """A picture with another matte."""
-    key = pair.key.rpartition(" ")[2].replace("/", "-").replace(".", "-")
+    key = pair.key.rpartition(": ")[2].replace("/", "-").replace(".", "-")
     yield f"{key}.jpg", jpeg(pair)
     yield f"{key}.png", packed(matte)
     if weight is not None:
