@@ -229,7 +229,8 @@ class MatteStream:
         def see(size: tuple[int, int]) -> Tensor:
             return ops.frame_to_input(planes, size=size, matrix="bt709", full_range=True, mean=MEAN, std=STD)
 
-        alpha = to_show(self._look(see, rgb.shape[:2]))
+        with failing_on(self.matter.engine.device):
+            alpha = to_show(self._look(see, rgb.shape[:2]))
         return ops.upsample_alpha(alpha, planes[0]).numpy()
 
     def matted(self, frame: AnyFrame) -> Matted[AnyFrame]:
@@ -238,17 +239,21 @@ class MatteStream:
         Raises:
             MatteError: when the network or a GPU fails.
         """
-        with self.timings("to input"), failing_on(self.place):
-            there = frame.to(self.place)
-        turns = there.rotation // 90
+        with failing_on(self.matter.engine.device):
+            with self.timings("to input"):
+                there = frame.to(self.place)
+            return Matted(there, self._look_at(there))
+
+    def _look_at(self, frame: AnyFrame) -> Look:
+        turns = frame.rotation // 90
 
         def see(size: tuple[int, int]) -> Tensor:
-            with self.timings("to input"), failing_on(self.place):
-                coded = input_of(there, size if turns % 2 == 0 else size[::-1])
+            with self.timings("to input"):
+                coded = input_of(frame, size if turns % 2 == 0 else size[::-1])
                 return torch.rot90(coded, turns, (2, 3))
 
-        shown = (there.height, there.width * float(there.sample_aspect_ratio))
-        return Matted(there, self._look(see, shown if turns % 2 == 0 else shown[::-1]))
+        shown = (frame.height, frame.width * float(frame.sample_aspect_ratio))
+        return self._look(see, shown if turns % 2 == 0 else shown[::-1])
 
     def network_alpha(self, frame: Frame) -> Tensor:
         """The matte of the next frame: see ``Matted.alpha``.

@@ -52,7 +52,7 @@ def failing_on(device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if device == CPU:
             raise
-        raise MatteError(f"compositing on {device} failed ({first_line(error)}); try --device cpu") from error
+        raise MatteError(f"work on {device} failed ({first_line(error)}); try --device cpu") from error
 
 
 # --- the trial -----------------------------------------------------------------------------------

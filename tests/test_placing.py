@@ -22,7 +22,7 @@ from PIL import Image
 from tolerances import ALPHA_SCALE, COVERED, NETWORK_STEPS, assert_floats, assert_samples
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from banet_stream import backends, compiled, cupy_kernels, ops, placing
+from banet_stream import backends, compiled, cupy_kernels, matting, ops, placing
 from banet_stream.background import Blur, Picture, Plain, Transparent, Video
 from banet_stream.compositing import compose, put_before
 from banet_stream.errors import MatteError
@@ -190,6 +190,20 @@ def test_a_gpu_that_fails_on_the_way_is_an_error_that_says_what_to_do(monkeypatc
         pytest.raises(MatteError, match=r"on cuda:0 failed .*--device cpu"),
     ):
         put_before(frame().to(CUDA), torch.rand(36, 64, device=CUDA), Plain((1, 2, 3)), Timings())
+
+
+@pytest.mark.parametrize("where", [CPU, CUDA])
+@pytest.mark.parametrize("name", ["frame_to_input", "guided_filter", "steady_alpha", "is_cut"])
+def test_whatever_of_a_look_fails_on_a_gpu_is_such_an_error(monkeypatch, name, where):
+    def failing(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    stream = Matter(size=64, device="cpu").stream()
+    monkeypatch.setattr(stream.matter.engine, "device", where)
+    monkeypatch.setattr(matting if name == "is_cut" else ops, name, failing)
+    expected = (RuntimeError, "out of memory") if where == CPU else (MatteError, r"on cuda:0 failed .*cpu")
+    with pytest.raises(expected[0], match=expected[1]):
+        list(matting.matte([frame(), frame()], stream))  # the first is neither a cut nor steadied
 
 
 def test_the_frames_place_is_named():
