@@ -60,3 +60,11 @@ def test_no_samples_are_refused(root, capsys):
         command(root, "banet64", "--samples", "0")
     assert stopped.value.code == UsageError.exit_code
     assert "--samples 0: must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sets", ["portraits-train", "[1]", '{"portraits-train": "much"}'])
+def test_sets_that_are_no_weights_are_refused(sets, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        quantise.main(["--sets", sets])
+    assert stopped.value.code == UsageError.exit_code
+    assert 'must be JSON like {"portraits-train": 1.0}' in capsys.readouterr().err

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from banet_stream.openvino_engine import WEIGHTS_KEY, OpenVinoEngine, cached_gra
 
 from . import evaluate
 from .command import command
-from .config import Config
+from .config import Config, set_weights
 from .data import Batch, to_input
 from .distributed import World
 from .pairs import Pair
@@ -107,7 +106,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--model", default="banet64", help="shipped model or .safetensors file (default: %(default)s)")
     add("--data", type=Path, default=Path("../shared/data"), help="folder of the sets (default: %(default)s)")
     add("--samples", type=int, default=300, help="to measure ranges on (default: %(default)s)")
-    add("--sets", type=json.loads, default=Config().sets, help="as for training.train")
+    add("--sets", type=set_weights, default=Config().sets, help="as for training.train")
     return parser.parse_args(arguments)
 
 
