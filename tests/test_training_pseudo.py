@@ -11,6 +11,7 @@ from training_sets import jpg, person, png, room, write_sets, write_tar
 
 from banet_stream.errors import InputError, UsageError
 from training import composites, data, distributed, evaluate, pseudo, sets, train
+from training.pairs import Sample
 
 
 def steps(rgb):
@@ -197,6 +198,19 @@ def test_composite_clips_move_slowly_before_a_room_that_stands_still(tmp_path):
     predict = evaluate.Predict(lambda rgb: np.zeros(rgb.shape[:2], np.float32))
     scores, _ = evaluate.score(predict, pairs, clips=True)
     assert ["dtssd" in s.numbers for s in scores] == [False, True, True] * 2
+
+
+def test_frames_of_long_clips_stay_in_order(tmp_path, monkeypatch):
+    def clip(people, rooms, frames, rng):
+        return [
+            Sample(np.full((2, 2, 3), i % 256, np.uint8), np.full((2, 2), 255, np.uint8))
+            for i in range(frames)
+        ]
+
+    monkeypatch.setattr(composites, "clip", clip)
+    root = write_sets(tmp_path / "sets")
+    pairs = make(root, tmp_path / "long.tar", "--count", "1", "--frames", "1100")
+    assert [int(pair.decode().image.mean()) for pair in pairs] == [i % 256 for i in range(1100)]
 
 
 def test_composites_refuse_what_they_can_not_use(tmp_path, capsys):

@@ -73,6 +73,8 @@ def files(options: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
     root = Path(options.data)
     paths = sets.locate(root, (options.people, sets.BACKGROUNDS))
     people, rooms = sets.read(paths[options.people]), sets.read(paths[sets.BACKGROUNDS])
+    # Sorted by name, a clip's frames must be in order.
+    digits, frame_digits = max(4, len(str(options.count - 1))), max(3, len(str(options.frames)))
     rng, made, tries = np.random.default_rng(options.seed), 0, 0
     while made < options.count:
         tries += 1
@@ -82,7 +84,7 @@ def files(options: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
         if min((f.matte >= 128).mean() for f in frames) < SMALLEST_PERSON:
             continue
         for number, frame in enumerate(frames, 1):
-            key = f"{made:04}-{number:03}" if options.frames > 1 else f"{made:04}"
+            key = f"{made:0{digits}}" + (f"-{number:0{frame_digits}}" if options.frames > 1 else "")
             bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
             # The faults are in it already.
             yield f"{key}.jpg", cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()

@@ -6,7 +6,7 @@ python -m training.evaluate --model banet64 --product --clips --data clip.mp4 --
 
 --data is a tar of KEY.jpg with KEY.png, the folder of a data set (training/README.md lists the layouts), or a
 video, whose mattes are another one. With --clips pictures that follow each other in a set are one clip's
-frames (a.1, a.2, ...; b.1 begins another), and dtSSD tells how steady the mattes are.
+frames (a-001, a-002, ...; b-001 begins another), and dtSSD tells how steady the mattes are.
 
 By default the network is measured alone: the picture with its longer side at --size, enlarged where it is
 smaller, goes through the product's engine, and the matte comes back by plain bilinear interpolation. With
