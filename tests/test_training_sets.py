@@ -177,6 +177,10 @@ def test_supervisely_bitmaps_may_stand_over_the_edge(tmp_path):
     painted = [
         {"classTitle": "person_bmp", "bitmap": bitmap(full, (-10, -20), channels=4)},
         {"classTitle": "person_bmp", "bitmap": bitmap(full, (60, 90), channels=4)},
+        *(
+            {"classTitle": "person_bmp", "bitmap": bitmap(full, origin, channels=4)}
+            for origin in ((75, 10), (10, 99), (-31, 10), (10, -31))
+        ),
     ]
     (sample,) = masks_of(supervisely(tmp_path / "sv", painted)).values()
     wanted = np.zeros((96, 72), np.uint8)

@@ -106,7 +106,7 @@ def bitmap(found: dict[str, Any], size: tuple[int, int]) -> Any:
     area = np.zeros(size, np.bool_)
     x, y = (int(value) for value in found["origin"])
     left, top = max(0, x), max(0, y)
-    cut = inside[top - y : size[0] - y, left - x : size[1] - x] > 0
+    cut = inside[top - y : max(0, size[0] - y), left - x : max(0, size[1] - x)] > 0
     area[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
     return area
 
