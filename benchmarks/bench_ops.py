@@ -132,7 +132,7 @@ def timed(call: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     call()
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return 1000 * (time.perf_counter() - start)
 
 
@@ -176,7 +176,7 @@ def commit() -> str:
 
 def about(device: str, threads: int) -> str:
     name = (
-        torch.cuda.get_device_name()
+        torch.cuda.get_device_name(device)
         if device != "cpu"
         else f"{platform.processor() or platform.machine()} CPU"
     )

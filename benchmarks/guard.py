@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .bench_ops import RESULTS, SIZES, cases, measure
+from .bench_ops import RESULTS, SIZES, cases, keep_memory, measure
 
 
 def saved_ratios(path: Path) -> dict[str, float]:
@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="exit with 1 when something got slower")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_memory()
     before = saved_ratios(RESULTS / f"ops-cpu-{options.size}.md")
     slower = []
     print("| operator | times faster, saved | now | |\n|---|---|---|---|")
