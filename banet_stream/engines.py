@@ -96,7 +96,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
-        self.device, self.precision = device, precision
+        self.precision = precision
         self.dtype = PRECISIONS[precision]
         folded = fold_batch_norm(copy.deepcopy(network).eval())
         try:
@@ -107,6 +107,8 @@ class TorchEngine:
             raise DeviceError(
                 f"{device} does not take the network ({first_line(error)}); use --device cpu"
             ) from error
+        # "cuda" alone would be another GPU in a thread that has another current one.
+        self.device = next(self.network.parameters()).device
 
     def __call__(self, image: Tensor) -> Tensor:
         """[N, 3, h, w] float32, normalised -> the matte [N, 1, h, w] float32 in 0..1 on the same device.

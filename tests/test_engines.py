@@ -15,6 +15,7 @@ import torch
 from conftest import portrait
 from safetensors.torch import load_file, save_file
 from threads import call_from_threads
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from banet_stream import Matter, cli
 from banet_stream.engines import WEIGHTS, TorchEngine, load_engine, load_network
@@ -221,6 +222,15 @@ def test_a_gpu_that_does_not_take_the_network_is_refused(
     assert re.fullmatch(
         rf"banet-stream: cuda does not take the network \({reason}.*\); use --device cpu", said
     )
+
+
+def test_an_engine_knows_which_gpu_its_network_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = torch.nn.Module()
+    with FakeTensorMode():
+        there.weight = torch.nn.Parameter(torch.empty(1, device="cuda"))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *_, **__: there)
+    engine = TorchEngine(load_network("banet64"), torch.device("cuda"), "float16")
+    assert engine.device == torch.device("cuda", 0)
 
 
 def test_an_unknown_engine_is_refused() -> None:
