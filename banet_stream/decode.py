@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.error import FFmpegError
@@ -29,6 +29,9 @@ from .opening import (
 )
 from .seams import delay, seams_in
 from .unpack import WholePictures
+
+if TYPE_CHECKING:
+    from .photo import Photo
 
 # A demuxer that fails this often in a row will not recover.
 MAX_READ_ERRORS = 50
@@ -90,6 +93,7 @@ class Source:
         self.read_until = self.pictures_until = 0.0  # seconds; read_until: over all streams
         self.discarded = 0  # packets of pictures that FFmpeg reads only for others that need them
         self.read_error = ""
+        self.broken_off = False  # reading ended by an error: what was still to come nobody knows
         # Times count from the first picture; sound often starts a little before it.
         self.origin = (self.video.start_time or 0) * self.info.time_base
         self.start = self.origin + exact(start_seconds)
@@ -228,6 +232,18 @@ class Source:
         return self.damaged_pictures
 
     @property
+    def loss(self) -> str:
+        """What of it was lost, in words, once it was read to its end; empty: nothing."""
+        lost = self.lost_frames
+        if not (lost or self.damaged or self.broken_off):
+            return ""
+        frames = f"{lost} of {self.frames + lost} frames lost"
+        if self.broken_off and not lost:
+            frames = "an unknown number of frames lost"
+        why = f" ({self.read_error})" if self.read_error else ""
+        return f"{self.name}: cut off or damaged{why}: {frames}, {self.damaged} damaged packets"
+
+    @property
     def trimmed(self) -> bool:
         """Whether an edit list shows only a part of the file's frames: of the others FFmpeg reads few.
 
@@ -255,6 +271,12 @@ class Source:
         # The end of the whole may be that of a stream that is not read.
         unread = any(s.type in ("video", *PASSED_TYPES) and not s.disposition & COVER for s in self.left_out)
         return None if unread else end
+
+
+def no_frame(source: Source | Photo) -> InputError:
+    """The error to raise where a source was read and gave nothing."""
+    why = f" ({source.read_error})" if source.read_error else ""
+    return InputError(f"{source.name}: holds no video frame that can be decoded{why}")
 
 
 def decode_passed(source: Source) -> Iterator[Packet]:
@@ -372,6 +394,7 @@ def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
             packets = source.container.demux(streams)
         except (FFmpegError, OSError) as error:
             source.read_error = reason(error)
+            source.broken_off = not source.stop.is_set()
             return
 
 

@@ -26,9 +26,9 @@ from .codecs import (
     choose_format,
     muxer,
 )
-from .decode import Source
+from .decode import Source, no_frame
 from .encoder import encoder_options, fit_encoder, losses, open_encoder, set_up, timed
-from .errors import InputError, OutputError
+from .errors import OutputError
 from .frame import Frame, Packet, to_video_frame
 from .hardware import choose_encoder
 from .hdr import is_hdr
@@ -435,7 +435,7 @@ def encode(
         if sink.frames == 0 and sink.source.stop.is_set():
             return  # interrupted before the first frame: the caller says so
         if sink.frames == 0:
-            raise InputError(f"{sink.source.name}: holds no video frame that can be decoded")
+            raise no_frame(sink.source)
         with output_errors(sink):
             sink.flush()
         done = True

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import av
-from av.error import FFmpegError, InvalidDataError, PatchWelcomeError
+from av.error import ExitError, FFmpegError, InvalidDataError, PatchWelcomeError
 from av.stream import Stream
 
 from . import chroma
@@ -133,6 +133,8 @@ def is_picture(container: av.container.InputContainer) -> bool:
 
 def reason(error: Exception) -> str:
     """What FFmpeg or the system says, without its number and file name."""
+    if isinstance(error, ExitError):  # "Immediate exit requested": by our limit of time
+        return "timed out"
     return getattr(error, "strerror", None) or str(error)
 
 

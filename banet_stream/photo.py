@@ -76,9 +76,9 @@ class Photo:
         self.video_metadata: dict[str, str] = {}
         self.start_seconds, self.duration_seconds, self.lowered_by = 0.0, None, Fraction(0)
         self.stop = threading.Event()
-        self.frames = self.damaged = self.lost_frames = 0
+        self.frames = self.damaged = 0
         self.expected_frames = 1
-        self.read_error = ""
+        self.read_error = self.loss = ""
 
     def _read_exif(self, image: Image.Image) -> bytes:
         try:

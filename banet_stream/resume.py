@@ -13,7 +13,7 @@ import av
 
 from .background import Background
 from .codecs import EncodeOptions
-from .decode import Source, decode, decode_passed
+from .decode import Source, decode, decode_passed, no_frame
 from .encode import Sink
 from .encoder import fit_encoder
 from .errors import InputError
@@ -79,13 +79,17 @@ class ResumableSink(Sink):
     def flush(self) -> None:
         """See Output."""
         self._end_segment()
-        with closing(self.source.reopened()) as again:  # type: ignore[union-attr]
-            before, self.source = self.source, again
+        before = self.source
+        assert isinstance(before, Source)
+        with closing(before.reopened()) as again:
+            self.source = again
             try:
                 self._join()
             finally:
                 self.source = before
         before.damaged = max(before.damaged, again.damaged)
+        before.broken_off = before.broken_off or again.broken_off
+        before.read_error = before.read_error or again.read_error
 
     def finish(self) -> None:
         """See Output."""
@@ -147,7 +151,7 @@ def first_frame(source: Source) -> Frame:
         for item in decode(again):
             if isinstance(item, Frame):
                 return item.with_planes([plane.clone() for plane in item.planes])
-    raise InputError(f"{source.name}: holds no video frame that can be decoded")
+        raise no_frame(again)
 
 
 def decode_rest(

@@ -223,8 +223,8 @@ def process(
             with closing(video.reopened()) as again:
                 found = verify_files(again, sink.path, samples, usual_quality=usual)
             summary = replace(summary, verification=found)
-        if video.lost_frames or video.damaged:
-            raise IncompleteInput(describe_loss(video, sink), summary)
+        if video.loss:
+            raise IncompleteInput(f"{video.loss}; {sink.path} holds {sink.frames} frames", summary)
         if summary.verification and summary.verification.broken:
             raise PromiseBroken(describe_broken(summary), summary)
     return summary
@@ -293,15 +293,6 @@ def describe_interruption(sink: Output) -> str:
     if isinstance(sink, ResumableSink):
         return f"interrupted; {sink.frames} frames are in {sink.part}, from where the same command goes on"
     return f"interrupted; the {sink.frames} frames done so far are in {sink.part}"
-
-
-def describe_loss(video: Source | Photo, sink: Output) -> str:
-    reason = f" ({video.read_error})" if video.read_error else ""
-    total = video.frames + video.lost_frames
-    return (
-        f"{video.name}: cut off or damaged{reason}: {video.lost_frames} of {total} frames lost, "
-        f"{video.damaged} damaged packets; {sink.path} holds the other {sink.frames}"
-    )
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import http.server
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -41,6 +43,53 @@ def test_a_cut_off_source_is_processed_and_its_loss_counted(
     assert abs(lost - (60 - frames)) <= slack
     assert abs(total - 60) <= slack
     assert caught.value.summary.frames == frames
+
+
+@contextmanager
+def half_served(content: bytes, *, stalls: bool = False) -> Iterator[str]:
+    """The address of a file of which a server sends one half, and closes; or says no more."""
+    over = threading.Event()
+
+    class Half(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            if stalls:
+                over.wait(20)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/clip.ts"
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join(5)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("stalls", [False, True], ids=["closes", "stalls"])
+def test_a_connection_that_breaks_off_is_a_loss(
+    clip: Clip, matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stalls: bool, resume: bool
+) -> None:
+    """MPEG-TS does not say how long it is."""
+    monkeypatch.setattr("banet_stream.opening.READ_TIMEOUT_SECONDS", 0.5)
+    source = clip(frames=50, noise=True, suffix=".ts", audio="aac").read_bytes()
+    output, why = tmp_path / "out.mp4", "timed out" if stalls else "Input/output error"
+    with (
+        half_served(source, stalls=stalls) as url,
+        pytest.raises(
+            IncompleteInput, match=f"cut off or damaged \\({why}\\): an unknown number of frames lost"
+        ) as caught,
+    ):
+        process(url, output, matter=matter, resume=resume)
+    assert 5 < len(read(output).frames) == caught.value.summary.frames < 50
 
 
 def test_zero_frames(matter: Matter, tmp_path: Path) -> None:
