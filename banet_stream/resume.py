@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import av
+from av.error import FFmpegError
 
 from .background import Background
 from .codecs import EncodeOptions
@@ -39,6 +40,7 @@ class ResumableSink(Sink):
         if not can_be_read_again(source.name):
             raise InputError(f"{source.name}: --resume needs a file, which it can read again")
         self._segments = Segments(self.path, facts)
+        self._joined = self._segments.folder / f"joined{self.path.suffix}"
         self.frames = self.resumed_frames = self._segments.frames
         self._encoder: av.VideoCodecContext | None = None
         self._packets: list[Packet] = []
@@ -79,6 +81,13 @@ class ResumableSink(Sink):
     def flush(self) -> None:
         """See Output."""
         self._end_segment()
+        if not self.source.stop.is_set():
+            self._read_and_join()
+        if self.source.stop.is_set():  # interrupted, perhaps while joining: the segments stay
+            self.abandon(keep=True)
+
+    def _read_and_join(self) -> None:
+        """Reads the source once more, for its sound."""
         before = self.source
         assert isinstance(before, Source)
         with closing(before.reopened()) as again:
@@ -100,10 +109,12 @@ class ResumableSink(Sink):
 
     def abandon(self, *, keep: bool) -> None:
         """Finished segments stay in any case; after Ctrl-C what was encoded becomes one more."""
-        if self._container is not None:
-            self._container.close()
-        elif keep:
-            self._end_segment()
+        with suppress(FFmpegError, OSError, ValueError):  # a full disk: the error told is the first one
+            if self._container is not None:
+                self._container.close()
+            elif keep:
+                self._end_segment()
+        self._joined.unlink(missing_ok=True)
         self.frames = self._segments.frames
         self.part = self._segments.folder if self.frames else None
 
@@ -121,7 +132,7 @@ class ResumableSink(Sink):
 
     def _join(self) -> None:
         """Copies all segments and the source's sound into one file, in order of time."""
-        self._create(self._segments.folder / f"joined{self.path.suffix}", self._first)
+        self._create(self._joined, self._first)
         assert self._video is not None
         time_base = self._first.time_base
         pictures = self._segments.packets(time_base)

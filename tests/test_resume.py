@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -114,10 +117,11 @@ def test_a_background_video_goes_on_too(clip: Clip, small_matter: Matter, tmp_pa
     assert np.abs(np.array(shown) - np.arange(40) * 5).max() < 4
 
 
-def start(source: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+def start(source: Path, output: Path, *more: str, **options: object) -> subprocess.Popen[str]:
     code = "import banet_stream.resume as r; r.SEGMENT_FRAMES = 10; from banet_stream import cli; cli.main()"
     words = [str(source), "-o", str(output), "--bg", "green", "--resume", *FAST, *more]
-    return subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
 def test_killed_at_random_moments(clip: Clip, tmp_path: Path) -> None:
@@ -177,6 +181,23 @@ def test_killed_while_joining(
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def test_no_room_to_join(clip: Clip, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: each segment fits, the joined file does not."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    source, output = clip(frames=100, audio="pcm_s16le", suffix=".mov"), tmp_path / "out.mov"
+    process_ = start(source, output, preexec_fn=limit)
+    _, err = process_.communicate(timeout=120)
+    assert process_.returncode == OutputError.exit_code, err
+    assert f"{output}: can't be written" in err
+    assert "Traceback" not in err
+    left = [p.name for p in (tmp_path / "out.mov.resume").iterdir()]
+    assert sorted(left) == [*(f"{n:06d}.segment" for n in range(1, 11)), "lock", "run.json"]
+
+
 def test_killed_while_removing(
     clip: Clip, small_matter: Matter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +222,23 @@ def test_killed_while_removing(
     assert (summary.resumed_frames, summary.frames) == (30, 45)
     assert not summary.verification.broken
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_stop_joins_nothing(clip: Clip, small_matter: Matter, tmp_path: Path) -> None:
+    """The first Ctrl-C: what was encoded becomes a segment, and the folder with them is named."""
+    source, output, stop = clip(frames=100, audio="aac"), tmp_path / "out.mp4", threading.Event()
+
+    def watch(now: Progress) -> None:
+        if now.frames == 15:
+            stop.set()
+
+    with pytest.raises(Interrupted, match=r"\d+ frames are in .*out\.mp4\.resume, from where") as caught:
+        process(source, output, matter=small_matter, resume=True, progress=watch, stop=stop)
+    kept = int(re.search(r"(\d+) frames", str(caught.value))[1])
+    folder = tmp_path / "out.mp4.resume"
+    assert not list(folder.glob("joined*"))
+    summary = process(source, output, matter=small_matter, resume=True)
+    assert (summary.resumed_frames, summary.frames) == (kept, 100)
 
 
 def interrupted(clip: Clip, matter: Matter, output: Path) -> Path:
