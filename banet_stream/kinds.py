@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from .errors import InputError, OutputError
-from .opening import is_url
+from .opening import STANDARD, is_url
 from .output import check_place
 from .redact import redact
 
@@ -120,8 +120,10 @@ def input_place(
     """How FFmpeg opens INPUT.
 
     Raises:
-        InputError: when there is no webcam.
+        InputError: when there is no webcam, or INPUT is standard input.
     """
+    if text == STANDARD:
+        raise InputError("-: standard input can't be played live; give a file, a URL or a webcam")
     kind = input_kind(text)
     if kind is Kind.WEBCAM:
         wanted = {

@@ -56,7 +56,7 @@ def open_any(
 ) -> Output:
     if resume_facts is not None:
         video_file = Path(path).suffix.lower() in CONTAINERS
-        if alpha_out is not None or not video_file or isinstance(source, Photo):
+        if alpha_out is not None or not video_file:
             raise OutputError("--resume: works for a video file as OUTPUT, without --alpha-out")
         return ResumableSink(path, source, options, resume_facts, alpha=alpha)
     main = open_one(Path(path), source, options, alpha=alpha)

@@ -19,7 +19,7 @@ from .codecs import EncodeOptions
 from .compositing import compose
 from .decode import Source, decode
 from .encode import Sink, encode
-from .errors import IncompleteInput, InputError, Interrupted, OutputError, PromiseBroken
+from .errors import IncompleteInput, InputError, Interrupted, OutputError, PromiseBroken, UsageError
 from .frame import Frame, Packet, rgb_of
 from .matting import Matter, MatteStream, matte
 from .open_output import open_output
@@ -148,6 +148,7 @@ def process(
             duration_seconds=duration_seconds,
             audio=audio,
             deinterlace=deinterlace,
+            resume=resume,
             stop=stop,
         )
         stack.callback(video.close)
@@ -255,12 +256,27 @@ def open_source(
     duration_seconds: float | None,
     audio: bool,
     deinterlace: str,
+    resume: bool,
     stop: threading.Event | None,
 ) -> Source | Photo:
-    """A photo where the file is one, else a video."""
+    """A photo where the file is one, else a video.
+
+    Raises:
+        InputError: when it is neither. UsageError: for what only videos have, of a photo.
+    """
     name = local_path(str(name))
     photo = None if name == STANDARD or is_url(name) else open_photo(name)
     if photo is not None:
+        asked = {
+            "--start": start_seconds > 0,
+            "--duration": duration_seconds is not None,
+            "--deinterlace": deinterlace != "auto",
+            "--resume": resume,
+        }
+        refused = [word for word, is_asked in asked.items() if is_asked]
+        if refused:
+            photo.close()
+            raise UsageError(f"{', '.join(refused)}: only for videos, and {name} is a photo")
         photo.stop = stop or photo.stop
         return photo
     return Source(

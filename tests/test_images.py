@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -16,7 +17,7 @@ from PIL import Image, ImageCms
 
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
 from banet_stream.background import Picture, Video, open_background
-from banet_stream.errors import BackgroundError
+from banet_stream.errors import BackgroundError, UsageError
 from banet_stream.images import convert_colours, eight_bits
 from banet_stream.photo import open_photo
 
@@ -228,6 +229,21 @@ def test_what_pillow_says_beside_its_errors_is_not_printed(tmp_path: Path) -> No
     assert run.stderr.splitlines() == [
         f"banet-stream: {source}: a picture that is damaged, or of a kind unknown here"
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"start_seconds": 2.0, "resume": True}, "--start, --resume"),
+        ({"duration_seconds": 1.0}, "--duration"),
+        ({"deinterlace": "on"}, "--deinterlace"),
+    ],
+)
+def test_what_only_videos_have_is_refused(options: dict[str, Any], named: str, tmp_path: Path) -> None:
+    portrait(64, 80).save(tmp_path / "in.png")
+    with pytest.raises(UsageError, match=f"{named}: only for videos, and .*in.png is a photo"):
+        process(tmp_path / "in.png", tmp_path / "out.png", **options)
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_a_truncated_photo(tmp_path: Path) -> None:
