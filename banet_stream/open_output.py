@@ -58,6 +58,7 @@ def open_any(
         video_file = Path(path).suffix.lower() in CONTAINERS
         if alpha_out is not None or not video_file:
             raise OutputError("--resume: works for a video file as OUTPUT, without --alpha-out")
+        assert isinstance(source, Source)  # of photos it was refused before
         return ResumableSink(path, source, options, resume_facts, alpha=alpha)
     main = open_one(Path(path), source, options, alpha=alpha)
     if alpha_out is None:
