@@ -40,6 +40,7 @@ Tensor frame_to_input_cuda(const Tensor& y, const Tensor& u, const Tensor& v, in
                            const std::vector<double>& std, ScalarType dtype, bool channels_last) {
   const bool wide = y.scalar_type() == ScalarType::Short;
   for (const Tensor* t : {&y, &u, &v}) check_samples("frame_to_input", "planes", *t, wide ? 16 : 8);
+  STD_TORCH_CHECK(u.size(0) == v.size(0) && u.size(1) == v.size(1), "frame_to_input: U and V must be of one size");
   STD_TORCH_CHECK(scale.size() == 6 && mean.size() == 3 && std.size() == 3 && height > 0 && width > 0,
                   "frame_to_input: scale, mean, std and size must hold 6, 3, 3 and 2 numbers");
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16,

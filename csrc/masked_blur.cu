@@ -76,8 +76,9 @@ Tensor masked_blur_cuda(const Tensor& plane, const Tensor& alpha, int64_t depth,
                         double sigma, double trace) {
   check_samples("masked_blur", "planes", plane, depth);
   check_alpha("masked_blur", alpha);
-  STD_TORCH_CHECK(height > 0 && width > 0 && height <= plane.size(0) && width <= plane.size(1) && sigma > 0,
+  STD_TORCH_CHECK(height > 0 && width > 0 && height <= plane.size(0) && width <= plane.size(1),
                   "masked_blur: the small size must be positive and not above the plane's");
+  STD_TORCH_CHECK(sigma > 0 && sigma < 1000, "masked_blur: sigma must be positive and, at the small size, below 1000");
   const Launch launch(plane);
   const int64_t pixels = height * width;
   const bool wide = depth != 8;
