@@ -183,6 +183,12 @@ def test_comparison_command_measures_what_it_is_told(root, tmp_path, capsys):
         r"^\| (\S+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \| (\d+) \|", text, re.MULTILINE
     )
     assert found == [("EDANet", "0.68", "94.9", "71"), ("BANet-64", "0.61", "95.8", "43")]
+    other = [*SMALL, "--iterations", "3", "--data", str(root), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as caught:
+        compare.main([*other, "--only", "enet"])
+    assert caught.value.code == UsageError.exit_code
+    assert not (tmp_path / "enet").exists()
+    assert "its table says: 2 iterations in each" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         compare.main([*SMALL, "--only", "deeplab"])
     assert caught.value.code == UsageError.exit_code

@@ -47,6 +47,7 @@ class Row:
     fps: float  # at 512x512, one picture at a time
     parameters: int
     paper: dict[str, float]
+    budget: str  # as ``budget`` puts it
 
 
 def stages(entry: Entry, options: argparse.Namespace) -> list[Config]:
@@ -88,7 +89,7 @@ def measure(entry: Entry, options: argparse.Namespace) -> Row:
     path = sets.locate(Path(options.data), [options.validation])[options.validation]
     _, miou = evaluate.score(evaluate.alone(engine, longest), sets.read(path), quick=True)
     fps = frames_per_second(engine, options.speed_runs)
-    return Row(entry.label, miou, fps, networks.parameters(network), entry.paper)
+    return Row(entry.label, miou, fps, networks.parameters(network), entry.paper, budget(configs[-1]))
 
 
 def frames_per_second(engine: TorchEngine, runs: int) -> float:
@@ -103,12 +104,19 @@ def frames_per_second(engine: TorchEngine, runs: int) -> float:
     return 1 / statistics.median(seconds)
 
 
-def table(rows: Sequence[Row], config: Config) -> str:
-    """Markdown: the budget in words, then a line per row with the paper's figures beside ours."""
-    lines = [
+def budget(config: Config) -> str:
+    """What a table's rows have in common, in words."""
+    return (
         f"{config.iterations} iterations in each of two stages, batches of {config.batch}, crops of "
         f"{config.size_end}^2 pixels, SGD to {config.max_rate:g}, seed {config.seed}; speed on "
-        f"{device_name(config.device)}, float32, {SPEED_SIZE}x{SPEED_SIZE}, one picture at a time.",
+        f"{device_name(config.device)}, float32, {SPEED_SIZE}x{SPEED_SIZE}, one picture at a time."
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: the budget, then a line per row with the paper's figures beside ours."""
+    lines = [
+        rows[0].budget,
         "",
         "| model | mIoU % | fps | parameters, M | paper: mIoU % | fps | parameters, M |",
         "|---|---|---|---|---|---|---|",
@@ -140,12 +148,19 @@ def run(entries: Sequence[Entry], options: argparse.Namespace, name: str) -> Non
         raise UsageError(f"--only: must be some of {known}, got {', '.join(unknown)}")
     out = Path(options.out)
     rows = read_rows(out / f"{name}.json")
+    own = budget(stages(entries[0], options)[-1])
+    for row in rows.values():
+        if row.budget != own:
+            raise UsageError(
+                f"--out {out}: its table says: {row.budget} These options would be: {own} "
+                "Give the same ones, or another --out"
+            )
     for entry in entries:
         if entry.name not in wanted:
             continue
         rows[entry.label] = measure(entry, options)
         done = [rows[other.label] for other in entries if other.label in rows]
-        text = table(done, stages(entry, options)[-1])
+        text = table(done)
         evaluate.write(out / f"{name}.md", (text + "\n").encode())
         facts = [dataclasses.asdict(row) for row in done]
         evaluate.write(out / f"{name}.json", (json.dumps(facts, indent=1) + "\n").encode())
