@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 # A graph serves one shape and keeps its memory; videos of many shapes need no more than the last ones.
 MOST_GRAPHS = 4
+# The use of a shape at which it is captured: that costs about as much as so many runs, and what a region that
+# moves looks like comes in dozens of shapes.
+CAPTURED_AT = 8
 # Runs before capturing: cuDNN chooses its algorithms, the allocator finds its memory.
 WARM_UPS = 3
 # How far logits in half precision may differ between two runs of the same kernels.
@@ -38,12 +41,14 @@ class Graph(Protocol):
 
 
 class CudaEngine(TorchEngine):
-    """As TorchEngine, with a CUDA graph for each of the last shapes. Several threads may call it."""
+    """As TorchEngine, with a CUDA graph for each of the last shapes that come often. Several threads may call
+    it, on one CUDA stream."""
 
     def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
         super().__init__(network, device, precision)
         self.name = "torch (CUDA graphs)"
         self.graphs: dict[tuple[int, ...], Graph] = {}  # the last used one last
+        self._uses: dict[tuple[int, ...], int] = {}  # of shapes that have no graph
         self._capturing = True
         self._lock = threading.Lock()  # copying in, launching and copying out belong together
 
@@ -56,9 +61,14 @@ class CudaEngine(TorchEngine):
             return BANetOutput(*(output.clone() for output in graph(image)))
 
     def graph_for(self, image: Tensor) -> Graph | None:
-        """The graph of this shape; None where there can be none, from then on."""
+        """The graph of this shape; None while it comes seldom, or where there can be none, from then on."""
         shape = tuple(image.shape)
         graph = self.graphs.pop(shape, None)
+        if graph is None:
+            self._uses[shape] = self._uses.get(shape, 0) + 1
+            if self._uses[shape] < CAPTURED_AT:
+                return None
+            del self._uses[shape]
         try:
             graph = graph or checked(capture(self.network, image), self.network, image)
         except RuntimeError as error:
@@ -80,7 +90,8 @@ def capture(network: torch.nn.Module, image: Tensor) -> Graph:
 
 
 def settle(device: torch.device) -> None:
-    """What a failed capture left behind ends here, and does not become the next launch's error."""
+    """Waits for what a failed capture left running, so that its error does not become the next launch's. What
+    the allocator remembers of the capture stays."""
     if device.type == "cuda":
         with contextlib.suppress(RuntimeError):
             torch.cuda.synchronize(device)

@@ -24,6 +24,11 @@ def picture(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+@pytest.fixture(autouse=True)
+def captured_at_once(monkeypatch):
+    monkeypatch.setattr(cuda_engine, "CAPTURED_AT", 1)
+
+
 class Recorded:
     """As a CUDA graph on a CPU: it answers in memory that the next call overwrites."""
 
@@ -66,6 +71,18 @@ def test_each_shape_is_captured_once_and_answers_stay(engines, recorded):
         assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
     assert recorded.made == 2
     assert graphed.name == "torch (CUDA graphs)"
+
+
+def test_a_shape_is_captured_when_it_comes_often(engines, recorded, monkeypatch):
+    plain, graphed = engines
+    monkeypatch.setattr(cuda_engine, "CAPTURED_AT", 3)
+    often, seldom = picture(1, 3, 64, 64), picture(1, 3, 64, 96)
+    for image, made in ((often, 0), (seldom, 0), (often, 0), (seldom, 0), (often, 1), (often, 1)):
+        assert torch.equal(graphed(image), plain(image))
+        assert recorded.made == made
+    graphed.graphs.clear()  # others took its place: it begins anew
+    graphed(often)
+    assert recorded.made == 1
 
 
 def test_the_shapes_used_last_are_kept(engines, recorded):
