@@ -19,7 +19,6 @@ import torch
 from demo_server import DemoServer, watched_demo
 from live_runs import OPTIONS, Running, stub_matter
 from PIL import Image
-from skimage.data import astronaut
 
 from banet_stream import Matter
 from banet_stream.frame import Frame
@@ -100,7 +99,9 @@ class Spec:
 
 @cache
 def portrait(width: int, height: int) -> Image.Image:
-    """The astronaut's head and shoulders, cropped to fill."""
+    """The astronaut's head and shoulders, cropped to fill. Tests of operators do without scikit-image."""
+    from skimage.data import astronaut
+
     picture = Image.fromarray(astronaut()).crop((60, 0, 400, 440))
     scale = max(width / 340, height / 440)
     picture = picture.resize((max(width, round(340 * scale)), max(height, round(440 * scale))))
