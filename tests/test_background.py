@@ -206,7 +206,7 @@ def test_a_turned_video_stands_upright(
     background.close()
 
 
-def test_a_video_in_another_colour_space_is_converted(tmp_path: Path, clip: Callable[..., Path]) -> None:
+def test_a_video_in_another_colour_space_is_converted(clip: Callable[..., Path]) -> None:
     path = clip(bars=True, space=9, range=2, pixel_format="yuv444p", codec="ffv1", suffix=".mkv", width=112)
     frame = blank(112, 128, "yuv444p", Colour("bt601", False, 6, 6, 6))
     background = open_background(str(path))
@@ -323,7 +323,7 @@ def test_a_folder_that_may_not_be_searched(monkeypatch: pytest.MonkeyPatch) -> N
         open_background("closed/in.png")
 
 
-def test_blur_strength(tmp_path: Path) -> None:
+def test_blur_strength() -> None:
     assert isinstance(open_background("blur"), Blur)
     assert open_background("blur:80").strength == 80
     frame = blank(128, 128)

@@ -203,7 +203,7 @@ def test_failures_are_one_line_and_a_code(
     assert {p: p.is_dir() or p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
     process = start(tmp_path / "none.mp4", "-o", tmp_path / "o.mp4", "-v")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3

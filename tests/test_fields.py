@@ -68,7 +68,7 @@ def test_combs_go(tmp_path: Path, marked: bool, choice: str, whole: bool, pixel_
     assert any("deinterlaced" in n for n in source.notices) == whole
 
 
-def test_progressive_video_is_not_touched(tmp_path: Path, clip: object) -> None:
+def test_progressive_video_is_not_touched(clip: object) -> None:
     path = clip()
     plain, filtered = frames_of(path, "off")[0], frames_of(path, "auto")[0]
     for a, b in zip(plain, filtered, strict=True):

@@ -336,7 +336,7 @@ def test_heic_comes_out_upright(matter: Matter, tmp_path: Path, heic: Path) -> N
 
 
 @pytest.mark.parametrize("length", [20, 300, 0.5])
-def test_damaged_heic_is_refused(tmp_path: Path, heic: Path, length: float) -> None:
+def test_damaged_heic_is_refused(heic: Path, length: float) -> None:
     """FFmpeg would make a video of what it finds."""
     content = heic.read_bytes()
     heic.write_bytes(content[: int(length * len(content)) if length < 1 else int(length)])

@@ -297,7 +297,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
         Segments(tmp_path / "o.mp4", {"a": "b"})
 
 
-def test_two_at_once_are_refused(small_matter: Matter, clip: Clip, tmp_path: Path) -> None:
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
     first = Segments(tmp_path / "o.mp4", {"a": "b"})
     with pytest.raises(OutputError, match="another run is at work"):
         Segments(tmp_path / "o.mp4", {"a": "b"})

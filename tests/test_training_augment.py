@@ -153,7 +153,7 @@ def test_people_before_rooms_keep_their_heads():
         ("studio-train", 72, 1, 1),
     ],
 )
-def test_how_often_people_are_cut_out(name, width, composites, share, monkeypatch):
+def test_how_often_people_are_cut_out(name, width, composites, share):
     image, mask = person(1)
     rooms = 0
     for seed in range(200):
@@ -189,7 +189,7 @@ def test_second_person_stands_before_the_first():
     assert True in seen
 
 
-def test_what_is_unknown_of_one_person_stays_so(root):
+def test_what_is_unknown_of_one_person_stays_so():
     mask = np.full((96, 72), 255, np.uint8)
     image = np.zeros((96, 72, 3), np.uint8)
     unknown = Sample(image, mask, np.zeros_like(mask))

@@ -100,7 +100,7 @@ def test_pfcn_sees_place_and_the_mean_mask():
     np.testing.assert_array_equal(shape[32:], 0)
 
 
-def test_mean_mask_is_learnt_from_the_sets_that_are_drawn(root, monkeypatch):
+def test_mean_mask_is_learnt_from_the_sets_that_are_drawn(root):
     config = train.Config(data=str(root), sets={"portraits-train": 0.5, "backgrounds": 0.5})
     samples, _ = train.open_data(config, range(1), train.World())
     with torch.device("meta"):

@@ -49,7 +49,7 @@ def test_train_and_evaluate_agree(root, whole):
     assert numbers["miou_per_picture"] == pytest.approx(logged["miou_per_picture"], abs=0.01)
 
 
-def test_product_is_what_matter_computes(root, whole, tmp_path):
+def test_product_is_what_matter_computes(whole, tmp_path):
     weights = tmp_path / "w.safetensors"
     checkpoint.write_weights(weights, checkpoint.load(whole / "checkpoint.pt"))
     rgb, _ = person(7)

@@ -200,7 +200,7 @@ def test_wrong_options_end_with_a_line_that_names_them(root, tmp_path, change, e
     assert not list(tmp_path.iterdir())
 
 
-def test_error_in_a_worker_ends_the_run_at_once(root, tmp_path):
+def test_error_in_a_worker_ends_the_run_at_once(tmp_path):
     """Nothing is left to wait for at the exit, and nobody is left behind."""
     sets = write_sets(tmp_path / "sets")
     image = png(person(1)[0])
@@ -235,7 +235,7 @@ def test_log_that_cannot_be_written_is_named(tmp_path):
         Log(tmp_path, 0).write(1, loss=1.0)
 
 
-def test_command_line_errors_are_one_line_and_an_exit_code(root, tmp_path, capsys):
+def test_command_line_errors_are_one_line_and_an_exit_code(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         train.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
     assert caught.value.code == InputError.exit_code

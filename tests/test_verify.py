@@ -92,7 +92,7 @@ def test_every_broken_promise_is_found(clip: Clip, changed: dict[str, object], b
     assert not {n for n in names - broken if not n.startswith("PSNR") and "sound" not in n}
 
 
-def test_another_sound_is_found(clip: Clip, tmp_path: Path) -> None:
+def test_another_sound_is_found(clip: Clip) -> None:
     source = clip(audio="aac", frames=12)
     output = clip(audio="aac", frames=12, rate=Fraction(24))
     assert any(f.name == "sound 1, copied" for f in compare(source, output).broken)
