@@ -15,33 +15,25 @@ extern "C" __global__ void composite_small_kernel(float* small, int height, int 
   const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= pixels) return;
-  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
-  small[i] = clean_alpha(alpha[row * alpha_stride + column * alpha_step]);
-  small[pixels + i] = resample(Samples{y, y_stride, 1, wide}, {y_height, y_width}, {height, width}, row, column);
+  shrink_pixel(small, small + pixels, {height, width}, alpha, alpha_stride, alpha_step,
+               Samples{y, y_stride, 1, wide}, {y_height, y_width}, i);
 }
 
-// As in upsample_alpha.cu; kernels can't be shared between files that NVRTC compiles alone.
 extern "C" __global__ void composite_fit_kernel(float* fits, const float* small, float peak, int height, int width,
                                                 bool guided, int radius, float epsilon) {
   using namespace banet;
   const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= pixels) return;
-  const Fit fit = guided ? fit_window(small, small + pixels, peak, {height, width}, static_cast<int>(i / width),
-                                      static_cast<int>(i % width), radius, epsilon)
-                         : Fit{0.0f, small[i]};
-  fits[i] = fit.slope, fits[pixels + i] = fit.offset;
+  fit_pixel(fits, small, small + pixels, peak, {height, width}, guided, radius, epsilon, i);
 }
 
 extern "C" __global__ void composite_mean_kernel(float* means, const float* fits, int height, int width,
                                                  int radius) {
   using namespace banet;
-  const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= pixels) return;
-  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
-  means[i] = mean_window(fits, {height, width}, row, column, radius);
-  means[pixels + i] = mean_window(fits + pixels, {height, width}, row, column, radius);
+  if (i >= static_cast<int64_t>(height) * width) return;
+  mean_pixel(means, fits, {height, width}, radius, i);
 }
 
 // rough: [channels, height, width] at the colours' size: alpha, then the frame's Y, U, V (4 channels), then the new

@@ -2,6 +2,7 @@
 // plane, and the way back from its gradients.
 #pragma once
 #include "cpu.h"
+#include "gradient_checks.h"
 #include "sobel_gradient.h"
 
 namespace banet {
@@ -60,15 +61,6 @@ struct GradientPlane {
 // maximum (shared equally by the pixels that hold them), and the luminance.
 template <typename R>
 void gradient_backward(R* out, const GradientPlane<R>& gradients, const Normalised<R>& normalised, int channels);
-
-inline void check_image(const char* name, const char* argument, const Tensor& t) {
-  STD_TORCH_CHECK(t.dim() == 4, name, ": ", argument, " must be [N, C, H, W], got ", t.dim(), " dimensions");
-  STD_TORCH_CHECK(t.is_contiguous(), name, ": ", argument, " must be contiguous");
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, name, ": ",
-                  argument, " must be float32 or float64");
-  STD_TORCH_CHECK(t.size(1) > 0 && t.size(2) > 0 && t.size(3) > 0, name, ": ", argument,
-                  " must have channels, rows and columns");
-}
 
 template <typename R>
 Pixels<R> pixels_of(const Tensor& t, int n) {

@@ -2,21 +2,13 @@
 #pragma once
 #include <type_traits>
 
+#include "gradient_checks.h"
 #include "gradient_cuda.h"
 #include "launch.h"
 
 namespace banet {
 
 static_assert(threads == gradient_threads, "the reductions' shared memory is this wide");
-
-inline void check_image(const char* name, const char* argument, const Tensor& t) {
-  STD_TORCH_CHECK(t.dim() == 4, name, ": ", argument, " must be [N, C, H, W], got ", t.dim(), " dimensions");
-  STD_TORCH_CHECK(t.is_contiguous(), name, ": ", argument, " must be contiguous");
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, name, ": ",
-                  argument, " must be float32 or float64");
-  STD_TORCH_CHECK(t.size(1) > 0 && t.size(2) > 0 && t.size(3) > 0, name, ": ", argument,
-                  " must have channels, rows and columns");
-}
 
 template <typename F>
 void with_float_type(const Tensor& t, const F& use) {

@@ -91,17 +91,6 @@ void backward(R* to_image, R* to_prediction, const Pixels<R>& image, const Pixel
   if (to_image) gradient_backward(to_image, of_image, pair.image, image.channels);
 }
 
-void check_inputs(const char* name, const Tensor& image, const Tensor& prediction, const Tensor& mask) {
-  check_image(name, "image", image);
-  check_image(name, "prediction", prediction);
-  check_image(name, "mask", mask);
-  for (const Tensor* t : {&prediction, &mask}) {
-    STD_TORCH_CHECK(t->scalar_type() == image.scalar_type() && t->size(0) == image.size(0) && t->size(1) == 1 &&
-                        t->size(2) == image.size(2) && t->size(3) == image.size(3),
-                    name, ": prediction and mask must be [N, 1, H, W] of the image's dtype and size");
-  }
-}
-
 template <typename R>
 R* values(const Tensor& t, int n) {
   return static_cast<R*>(t.mutable_data_ptr()) + n * (t.numel() / most<int64_t>(t.size(0), 1));
@@ -137,7 +126,7 @@ void all_backward(const Tensor& to_image, const Tensor& to_prediction, const Ten
 // The sum of all masked losses, a scalar.
 Tensor refine_loss_cpu(const Tensor& image, const Tensor& prediction, const Tensor& mask, double balance,
                        double direction, double magnitude) {
-  check_inputs("refine_loss", image, prediction, mask);
+  check_refine_inputs("refine_loss", image, prediction, mask);
   const RefineWeights<double> weights{balance, direction, magnitude};
   if (image.scalar_type() == ScalarType::Float) return loss_of<float>(image, prediction, mask, weights);
   return loss_of<double>(image, prediction, mask, weights);
@@ -147,7 +136,7 @@ Tensor refine_loss_cpu(const Tensor& image, const Tensor& prediction, const Tens
 std::tuple<Tensor, Tensor> refine_loss_backward_cpu(const Tensor& grad, const Tensor& image,
                                                     const Tensor& prediction, const Tensor& mask, double balance,
                                                     double direction, double magnitude, bool want_image) {
-  check_inputs("refine_loss_backward", image, prediction, mask);
+  check_refine_inputs("refine_loss_backward", image, prediction, mask);
   STD_TORCH_CHECK(grad.numel() == 1 && grad.scalar_type() == image.scalar_type(),
                   "refine_loss_backward: grad must be a scalar of the image's dtype");
   Tensor to_image = want_image ? torch::stable::new_empty(image, image.sizes())

@@ -91,17 +91,6 @@ REFINE_KERNELS(f64, double)
 
 namespace banet {
 
-static void check_inputs(const char* name, const Tensor& image, const Tensor& prediction, const Tensor& mask) {
-  check_image(name, "image", image);
-  check_image(name, "prediction", prediction);
-  check_image(name, "mask", mask);
-  for (const Tensor* t : {&prediction, &mask}) {
-    STD_TORCH_CHECK(t->scalar_type() == image.scalar_type() && t->size(0) == image.size(0) && t->size(1) == 1 &&
-                        t->size(2) == image.size(2) && t->size(3) == image.size(3),
-                    name, ": prediction and mask must be [N, 1, H, W] of the image's dtype and size");
-  }
-}
-
 template <typename R>
 Tensor bounds_of(const Launch& launch, const Tensor& image) {
   Tensor bounds = torch::stable::new_empty(image, {image.size(0) * range_blocks * 2});
@@ -112,7 +101,7 @@ Tensor bounds_of(const Launch& launch, const Tensor& image) {
 
 Tensor refine_loss_cuda(const Tensor& image, const Tensor& prediction, const Tensor& mask, double balance,
                         double direction, double magnitude) {
-  check_inputs("refine_loss", image, prediction, mask);
+  check_refine_inputs("refine_loss", image, prediction, mask);
   Tensor result = torch::stable::new_empty(image, std::vector<int64_t>{});
   if (image.size(0) == 0) return torch::stable::zero_(result);
   const Launch launch(image);
@@ -133,7 +122,7 @@ Tensor refine_loss_cuda(const Tensor& image, const Tensor& prediction, const Ten
 std::tuple<Tensor, Tensor> refine_loss_backward_cuda(const Tensor& grad, const Tensor& image,
                                                      const Tensor& prediction, const Tensor& mask, double balance,
                                                      double direction, double magnitude, bool want_image) {
-  check_inputs("refine_loss_backward", image, prediction, mask);
+  check_refine_inputs("refine_loss_backward", image, prediction, mask);
   STD_TORCH_CHECK(grad.numel() == 1 && grad.scalar_type() == image.scalar_type(),
                   "refine_loss_backward: grad must be a scalar of the image's dtype");
   Tensor to_image = want_image ? torch::stable::new_empty(image, image.sizes())

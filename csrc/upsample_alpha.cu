@@ -12,32 +12,23 @@ extern "C" __global__ void alpha_small_kernel(float* clean, float* small, int he
   using namespace banet;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<int64_t>(height) * width) return;
-  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
-  clean[i] = clean_alpha(alpha[row * alpha_stride + column * alpha_step]);
-  small[i] = resample(Samples{luma, stride, step, wide}, {luma_height, luma_width}, {height, width}, row, column);
+  shrink_pixel(clean, small, {height, width}, alpha, alpha_stride, alpha_step, Samples{luma, stride, step, wide},
+               {luma_height, luma_width}, i);
 }
 
-// fits: slopes, then offsets, [2, h, w]; not guided: slope 0, offset alpha.
 extern "C" __global__ void alpha_fit_kernel(float* fits, const float* clean, const float* small, float peak,
                                             int height, int width, bool guided, int radius, float epsilon) {
   using namespace banet;
-  const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= pixels) return;
-  const Fit fit = guided ? fit_window(clean, small, peak, {height, width}, static_cast<int>(i / width),
-                                      static_cast<int>(i % width), radius, epsilon)
-                         : Fit{0.0f, clean[i]};
-  fits[i] = fit.slope, fits[pixels + i] = fit.offset;
+  if (i >= static_cast<int64_t>(height) * width) return;
+  fit_pixel(fits, clean, small, peak, {height, width}, guided, radius, epsilon, i);
 }
 
 extern "C" __global__ void alpha_mean_kernel(float* means, const float* fits, int height, int width, int radius) {
   using namespace banet;
-  const int64_t pixels = static_cast<int64_t>(height) * width;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= pixels) return;
-  const int row = static_cast<int>(i / width), column = static_cast<int>(i % width);
-  means[i] = mean_window(fits, {height, width}, row, column, radius);
-  means[pixels + i] = mean_window(fits + pixels, {height, width}, row, column, radius);
+  if (i >= static_cast<int64_t>(height) * width) return;
+  mean_pixel(means, fits, {height, width}, radius, i);
 }
 
 extern "C" __global__ void alpha_full_kernel(float* out, int height, int width, const float* means, int small_height,

@@ -34,7 +34,7 @@ BANET_HD uint8_t certainty(float slope, float offset, float floor, float ceiling
   return (high <= floor - margin ? surely_background : 0) | (low >= ceiling + margin ? surely_subject : 0);
 }
 
-// --- for CUDA threads: whole windows --------------------------------------------------------------------
+// --- for CUDA threads: whole windows; kernels can't be shared between files that NVRTC compiles alone -----
 
 BANET_HD Fit fit_window(const float* alpha, const float* guide, float peak, Size size, int row, int column,
                         int radius, float epsilon) {
@@ -55,6 +55,29 @@ BANET_HD Fit fit_window(const float* alpha, const float* guide, float peak, Size
     }
   }
   return fit_alpha(mean, mean_alpha, covariance, variance, epsilon);
+}
+
+// Pixel i of the matte, cleaned, and of the luma at its size.
+BANET_HD void shrink_pixel(float* clean, float* small, Size size, const float* alpha, int64_t stride, int64_t step,
+                           const Samples& luma, Size luma_size, int64_t i) {
+  const int row = static_cast<int>(i / size.width), column = static_cast<int>(i % size.width);
+  clean[i] = clean_alpha(alpha[row * stride + column * step]);
+  small[i] = resample(luma, luma_size, size, row, column);
+}
+
+// fits: slopes, then offsets, [2, h, w]; not guided: slope 0, offset alpha.
+BANET_HD void fit_pixel(float* fits, const float* clean, const float* small, float peak, Size size, bool guided,
+                        int radius, float epsilon, int64_t i) {
+  const int row = static_cast<int>(i / size.width), column = static_cast<int>(i % size.width);
+  const Fit fit = guided ? fit_window(clean, small, peak, size, row, column, radius, epsilon) : Fit{0.0f, clean[i]};
+  fits[i] = fit.slope, fits[static_cast<int64_t>(size.height) * size.width + i] = fit.offset;
+}
+
+BANET_HD void mean_pixel(float* means, const float* fits, Size size, int radius, int64_t i) {
+  const int64_t pixels = static_cast<int64_t>(size.height) * size.width;
+  const int row = static_cast<int>(i / size.width), column = static_cast<int>(i % size.width);
+  means[i] = mean_window(fits, size, row, column, radius);
+  means[pixels + i] = mean_window(fits + pixels, size, row, column, radius);
 }
 
 }  // namespace banet
