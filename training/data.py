@@ -153,8 +153,15 @@ class Samples(IterableDataset[Batch]):
 
 def to_input(images: Tensor) -> Tensor:
     """[B, H, W, 3] uint8 RGB -> [B, 3, H, W] float32, normalised, in channels-last memory."""
-    mean, std = (torch.tensor(values, device=images.device) * 255 for values in (MEAN, STD))
+    mean, std = mean_and_std(images.device)
     return ((images - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The normalisation of samples in 0..255, kept there: a GPU need not wait for it in every step."""
+    mean, std = (torch.tensor(values, device=device) * 255 for values in (MEAN, STD))
+    return mean, std
 
 
 def batches(samples: Samples, *, workers: int, pin_memory: bool = False) -> Iterator[Batch]:

@@ -65,17 +65,20 @@ class Muon(torch.optim.Optimizer):
                 kernel.sub_(step.reshape(kernel.shape), alpha=group["lr"] * length)
 
     def step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        momentum = group["betas"][0]
-        for parameter in parameters:
-            state = self.state[parameter]
+        momentum, gradients = group["betas"][0], [p.grad for p in parameters if p.grad is not None]
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 state.update(steps=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
             state["steps"] += 1
-            state["mean"].lerp_(parameter.grad, 1 - momentum)
-            state["square"].lerp_(parameter.grad.square(), 1 - SQUARES)  # type: ignore[union-attr]
-            scale = (state["square"] / (1 - SQUARES ** state["steps"])).sqrt_().add_(EPSILON)
-            rate = group["lr"] / (1 - momentum ** state["steps"])
-            parameter.addcdiv_(state["mean"], scale, value=-rate)
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - SQUARES)
+        scales = torch._foreach_div(squares, [1 - SQUARES ** state["steps"] for state in states])
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, EPSILON)
+        rates = [-group["lr"] / (1 - momentum ** state["steps"]) for state in states]
+        torch._foreach_addcdiv_(parameters, means, scales, rates)
 
 
 def split(group: dict[str, Any]) -> list[dict[str, Any]]:
