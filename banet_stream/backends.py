@@ -124,6 +124,17 @@ def has_kernel(operator: str, device: torch.device) -> bool:
     return served is not None and served[0] != "reference"
 
 
+def leave_to_reference(operator: str, kind: str) -> None:
+    """From now on, in the whole process: for a kernel that turned out not to work there.
+
+    Raises:
+        DeviceError: when its backend is forced.
+    """
+    if _table.forced:
+        raise DeviceError(f"{operator}: BANET_BACKEND={_table.forced}, but it does not work on {kind}")
+    _table.choice[operator, kind] = ("reference", getattr(reference, operator))
+
+
 def missing(operator: str, kind: str) -> str:
     if _table.forced and _table.forced not in BACKENDS:
         return f"BANET_BACKEND must be one of {', '.join(BACKENDS)}, got {_table.forced}"

@@ -2,6 +2,7 @@
 
 It has run on no GPU yet. So nothing rests on it: what a graph gives is compared with the network's own answer
 when it is captured, and where capturing fails or they differ, the network runs kernel by kernel, and says so.
+The network's one operator of ours is compared with its reference before, which else takes its place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from . import backends, ops, reference
 from .engines import TorchEngine
 from .errors import first_line
 from .network import BANet, BANetOutput
@@ -46,6 +48,7 @@ class CudaEngine(TorchEngine):
 
     def __init__(self, network: BANet, device: torch.device, precision: str) -> None:
         super().__init__(network, device, precision)
+        try_attention(self.device, self.dtype)
         self.name = "torch (CUDA graphs)"
         self.graphs: dict[tuple[int, ...], Graph] = {}  # the last used one last
         self._uses: dict[tuple[int, ...], int] = {}  # of shapes that have no graph
@@ -81,6 +84,30 @@ class CudaEngine(TorchEngine):
         if len(self.graphs) > MOST_GRAPHS:
             del self.graphs[next(iter(self.graphs))]
         return graph
+
+
+def try_attention(device: torch.device, dtype: torch.dtype) -> None:
+    """The network's own operator on a small image: where its kernel fails or computes something else than the
+    reference, that serves there from now on, and this is said.
+
+    Raises:
+        DeviceError: when the kernel is forced.
+    """
+    name = "boundary_attention"
+    if not backends.has_kernel(name, device):
+        return
+    random = torch.Generator().manual_seed(1)
+    logits, image = (torch.rand(2, *shape, generator=random).to(dtype) for shape in ((1, 9, 12), (3, 35, 47)))
+    expected = reference.boundary_attention(logits.float(), image.float(), temperature=4.0)
+    try:
+        there = image.to(device, memory_format=torch.channels_last)
+        found = ops.boundary_attention(logits.to(device), there, temperature=4.0).cpu().float()
+        trouble = "" if float((found - expected).abs().max()) <= TOLERANCE else "it gives something else"
+    except RuntimeError as error:
+        trouble = first_line(error)
+    if trouble:
+        backends.leave_to_reference(name, device.type)
+        log.warning("the kernel of %s does not work on %s (%s): its reference runs", name, device, trouble)
 
 
 def capture(network: torch.nn.Module, image: Tensor) -> Graph:

@@ -11,10 +11,10 @@ import torch
 from operator_inputs import needs_cuda
 from threads import call_from_threads
 
-from banet_stream import cuda_engine
+from banet_stream import backends, compiled, cuda_engine
 from banet_stream.cuda_engine import MOST_GRAPHS, CudaEngine
 from banet_stream.engines import TorchEngine, load_engine, load_network
-from banet_stream.errors import MatteError
+from banet_stream.errors import DeviceError, MatteError
 from banet_stream.network import BANetOutput
 
 CPU = torch.device("cpu")
@@ -134,6 +134,38 @@ def test_a_graph_that_repeats_a_picture_of_one_colour_is_found_out(engines, reco
     graphed(torch.full((1, 3, 64, 64), value))
     image = picture(1, 3, 64, 64)
     assert torch.equal(graphed(image), plain(image))
+
+
+@pytest.mark.parametrize("trouble", ["fails", "differs", "no numbers"])
+def test_an_attention_kernel_that_does_not_work_gives_way_to_its_reference(
+    recorded, monkeypatch, caplog, trouble
+):
+    right, key = compiled.boundary_attention, ("boundary_attention", "cpu")
+
+    def wrong(logits, image, *, temperature):
+        if trouble == "fails":
+            raise RuntimeError("invalid device function\nand a trace")
+        shift = 0.1 if trouble == "differs" else float("nan")
+        return right(logits, image, temperature=temperature) + shift
+
+    network = load_network("banet64")
+    for kernel in (right, wrong):
+        monkeypatch.setitem(backends._table.choice, key, ("compiled", kernel))
+        with caplog.at_level(logging.WARNING):
+            engine = CudaEngine(network, CPU, "float32")
+        assert backends.has_kernel("boundary_attention", CPU) == (kernel is right)
+        assert len(caplog.records) == (kernel is wrong)
+    assert "the kernel of boundary_attention does not work on cpu" in caplog.text
+    image = picture(1, 3, 64, 64)
+    with backends.using("reference"):
+        expected = TorchEngine(network, CPU, "float32")(image)
+    torch.testing.assert_close(engine(image), expected)
+    monkeypatch.setitem(backends._table.choice, key, ("compiled", wrong))
+    monkeypatch.setattr(backends._table, "forced", "compiled")
+    with pytest.raises(
+        DeviceError, match="boundary_attention: BANET_BACKEND=compiled, but it does not work on cpu"
+    ):
+        CudaEngine(network, CPU, "float32")
 
 
 def test_one_graph_is_captured_at_a_time(engines, recorded, monkeypatch):
