@@ -30,6 +30,7 @@ from .live_cli import add_live_options, refuse_live_options, run_live
 from .matter_options import add_matter_options, make_matter
 from .opening import STANDARD
 from .photo import PICTURES
+from .pipeline import any_left_behind
 from .printing import ending_unread, go_on_without_output
 from .redact import RedactingFormatter, RedactingParser, redact
 from .stream import Progress, Summary, process, stats_table
@@ -99,7 +100,10 @@ def main_command(words: Sequence[str], *, own_process: bool) -> None:
             logging.exception("traceback, because of -v")
         if isinstance(error, (IncompleteInput, PromiseBroken)) and error.summary:
             report(error.summary, options)
-        print(f"banet-stream: {redact(str(error))}", file=sys.stderr)
+        print(f"banet-stream: {redact(str(error))}", file=sys.stderr, flush=True)
+        if own_process and any_left_behind():  # in FFmpeg, perhaps for ever; Python's end may crash there
+            logging.shutdown()
+            os._exit(error.exit_code)
         sys.exit(error.exit_code)
 
 

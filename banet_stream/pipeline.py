@@ -21,6 +21,9 @@ T = TypeVar("T")
 CAPACITY = 8
 # Packets of sound that a mailbox holds: some seconds of them.
 PASSING = 256
+# So long after a Ctrl-C for the stages to end; one that waits for ever, as for a silent pipe, is left behind.
+INTERRUPTED_SECONDS = 3.0
+THREAD_NAMES = "banet-"
 
 
 class Cancelled(Exception):
@@ -157,20 +160,25 @@ class Run:
         self.failures: list[BaseException] = []
         self.lock = threading.Lock()
         self.left_behind: list[str] = []  # names of parts that did not end in time
+        self._deadline: float | None = None  # monotonic: when waiting for them ends
 
     def finish(self, *, join_seconds: float | None = None) -> list[StageTime]:
-        """Runs; see ``run``. Parts that do not end ``join_seconds`` after the last one are left behind."""
+        """Runs; see ``run``. Parts that do not end ``join_seconds`` after the last one are left behind, and
+        so are those that do not end INTERRUPTED_SECONDS after a Ctrl-C."""
         last = len(self.stages)
         threads = [
-            threading.Thread(target=self.work, args=(part,), name=f"banet-{self.names[part]}", daemon=True)
+            threading.Thread(
+                target=self.work, args=(part,), name=THREAD_NAMES + self.names[part], daemon=True
+            )
             for part in range(last)
         ]
         for thread in threads:
             thread.start()
         self.work(last)
-        deadline = None if join_seconds is None else time.monotonic() + join_seconds
+        if join_seconds is not None:
+            self.limit(join_seconds)
         for part, thread in enumerate(threads):
-            self.join(thread, deadline)
+            self.join(thread)
             if thread.is_alive():
                 self.left_behind.append(self.names[part])
         if self.failures:
@@ -199,13 +207,20 @@ class Run:
         with self.lock:
             if not isinstance(error, Cancelled):
                 self.failures.append(error)
+            if isinstance(error, KeyboardInterrupt):
+                self.limit(INTERRUPTED_SECONDS)
         for channel in self.channels:
             channel.cancel()
 
-    def join(self, thread: threading.Thread, deadline: float | None) -> None:
+    def limit(self, seconds: float) -> None:
+        """From now on so long, at most, for the parts to end."""
+        deadline = time.monotonic() + seconds
+        self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
+
+    def join(self, thread: threading.Thread) -> None:
         """Waits for a thread; a Ctrl-C that arrives meanwhile cancels what still runs."""
         while thread.is_alive():
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
             if left == 0:
                 return
             try:
@@ -218,6 +233,11 @@ class Run:
         if part < len(self.channels):
             wait += self.channels[part].put_wait_seconds
         return StageTime(self.names[part], self.seconds[part] - wait, wait)
+
+
+def any_left_behind() -> bool:
+    """Whether a part of a run that was broken off is still at work."""
+    return any(thread.name.startswith(THREAD_NAMES) for thread in threading.enumerate())
 
 
 def stage_name(part: object) -> str:

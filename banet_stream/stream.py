@@ -188,9 +188,9 @@ def process(
                 seconds = time.perf_counter() - began
                 progress(Progress(sink.frames, video.expected_frames, seconds, sink.resumed_frames))
 
-        try:
-            stages = pipeline.run(
-                items,
+        run = pipeline.Run(
+            items,
+            (
                 partial(matte, stream=stream),
                 partial(
                     compose,
@@ -200,12 +200,15 @@ def process(
                     watch=samples.watch if samples else None,
                 ),
                 partial(encode, sink=sink, progress=report),
-                channels=[pipeline.Channel(places) for places in STOCKS],
-            )
-        except KeyboardInterrupt as error:
-            raise Interrupted(describe_interruption(sink)) from error
-        if video.stop.is_set():
-            raise Interrupted(describe_interruption(sink))
+            ),
+            [pipeline.Channel(places) for places in STOCKS],
+        )
+        try:
+            stages = finish_stages(run, sink, video.stop)
+        finally:
+            if run.left_behind:  # FFmpeg crashes where what it still reads is closed
+                stack.pop_all()
+                sink.close()
         sink.finish()
         summary = Summary(
             output=sink.path,
@@ -229,6 +232,21 @@ def process(
         if summary.verification and summary.verification.broken:
             raise PromiseBroken(describe_broken(summary), summary)
     return summary
+
+
+def finish_stages(run: pipeline.Run, sink: Output, stop: threading.Event) -> list[StageTime]:
+    """Runs the stages to their end.
+
+    Raises:
+        Interrupted: by Ctrl-C, or by ``stop``.
+    """
+    try:
+        stages = run.finish()
+    except KeyboardInterrupt as error:
+        raise Interrupted(describe_interruption(sink)) from error
+    if stop.is_set():
+        raise Interrupted(describe_interruption(sink))
+    return stages
 
 
 def check_verifiable(video: Source | Photo, sink: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -268,6 +270,33 @@ def test_ctrl_c_keeps_a_playable_part(clip: Clip, tmp_path: Path) -> None:
     assert str(part) in err
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == [part.name]
+    assert len(read(part).frames) > 0
+
+
+def unread(pipe: IO[bytes]) -> int:
+    """Bytes that wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_breaking_off_while_a_pipe_is_silent(clip: Clip, tmp_path: Path) -> None:
+    """The thread that reads it waits in FFmpeg: it is left behind."""
+    path, part = tmp_path / "pipe.ts", tmp_path / "out.part.mp4"
+    os.mkfifo(path)
+    process = start(path, "-o", tmp_path / "out.mp4", *FAST)
+    content = clip(frames=100, noise=True, suffix=".ts").read_bytes()
+    with path.open("wb", buffering=0) as pipe:
+        pipe.write(content[: len(content) // 2])
+        deadline = time.monotonic() + 60
+        while (unread(pipe) or not part.exists()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert any("once more to break off" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == errors.Interrupted.exit_code
+    assert f"are in {part}" in err
+    assert "Traceback" not in err
     assert len(read(part).frames) > 0
 
 

@@ -207,6 +207,29 @@ def test_a_stage_that_hangs_is_left_behind_when_asked() -> None:
         thread.join(5)
 
 
+def test_a_stage_that_hangs_is_left_behind_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "INTERRUPTED_SECONDS", 0.2)
+    release = threading.Event()
+
+    def hangs(items: Iterable[int]) -> Iterator[int]:
+        yield next(iter(items))
+        release.wait(60)
+
+    def impatient(items: Iterable[int]) -> Iterator[int]:
+        for item in items:
+            signal.raise_signal(signal.SIGINT)
+            yield item
+
+    work = pipeline.Run(count(100), [hangs, impatient], [Channel[int](1), Channel[int](1)])
+    with pytest.raises(KeyboardInterrupt):
+        work.finish()
+    assert work.left_behind == ["hangs"]
+    assert pipeline.any_left_behind()
+    release.set()
+    for thread in worker_threads():
+        thread.join(5)
+
+
 def test_stage_names() -> None:
     assert pipeline.stage_name(count(1)) == "count"
     assert pipeline.stage_name(double) == "double"
