@@ -222,6 +222,8 @@ def progress_display(quiet: bool) -> Iterator[Callable[[Progress], None] | None]
 
             def advance(now: Progress) -> None:
                 bar.total = now.expected_frames or None
+                if not bar.n:  # those of an earlier run took no time of this one
+                    bar.initial = bar.n = bar.last_print_n = now.resumed_frames
                 bar.update(now.frames - bar.n)
 
             yield advance

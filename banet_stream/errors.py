@@ -73,7 +73,7 @@ class MatteError(BanetStreamError):
 
 
 class IncompleteInput(BanetStreamError):
-    """``summary`` is what ``process`` would have returned."""
+    """``summary`` is what ``process`` would have returned; None: there is none, ``iter_mattes`` raised it."""
 
     exit_code = 9
 

@@ -345,20 +345,17 @@ def input_of(frame: Frame, size: tuple[int, int]) -> Tensor:
     return ((seen - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def network_size(
-    height: float, width: float, size: int, sample_aspect_ratio: Fraction = Fraction(1)
-) -> tuple[int, int]:
+def network_size(height: float, width: float, size: int) -> tuple[int, int]:
     """Height and width the network sees: the frame's shape as shown, both sides multiples of 32.
 
     A 16:9 frame becomes ``size`` wide, and other shapes get as many pixels, as in training: people who fill
     a frame are equally large then. A smaller frame is seen as it is, but for very small ones, which are
     enlarged; no side becomes more than twice ``size``.
     """
-    shown = width * float(sample_aspect_ratio)
-    wide = math.sqrt(height * shown * float(WIDE))  # its longer side, were it 16:9 with as many pixels
+    wide = math.sqrt(height * width * float(WIDE))  # its longer side, were it 16:9 with as many pixels
     scale = min(size, max(wide, SMALLEST_SEEN)) / wide
-    scale = min(scale, 2 * size / max(height, shown))
-    return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, shown))  # type: ignore[return-value]
+    scale = min(scale, 2 * size / max(height, width))
+    return tuple(max(1, round(side * scale / COARSEST_STRIDE)) * COARSEST_STRIDE for side in (height, width))  # type: ignore[return-value]
 
 
 def matte(items: Iterable[Frame | Packet], stream: MatteStream) -> Iterator[Matted[Frame] | Packet]:

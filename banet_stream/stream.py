@@ -85,7 +85,7 @@ OPERATIONS = {"matte": ("to input", "network"), "compose": ("mend", "background"
 def stats_table(summary: Summary) -> str:
     """Milliseconds per frame of every stage. Stages overlap: the slowest one sets the pace."""
     rows = [f"{'stage':<14}{'busy ms/frame':>14}{'waiting ms/frame':>18}"]
-    per_frame = 1000 / max(1, summary.frames)
+    per_frame = 1000 / max(1, summary.frames - summary.resumed_frames)
     for stage in summary.stages:
         busy, waiting = stage.busy_seconds * per_frame, stage.wait_seconds * per_frame
         rows.append(f"{stage.name:<14}{busy:>14.2f}{waiting:>18.2f}")
@@ -342,7 +342,8 @@ def iter_mattes(source: str | Path, *, matter: Matter | None = None) -> Iterator
     """The frames of a video with their mattes, for loops of one's own.
 
     Raises:
-        InputError: when the source can't be opened.
+        InputError: when the source can't be opened. IncompleteInput: after the last frame, when it was cut
+            off or is damaged.
     """
     stream = (matter or Matter()).stream()
     with closing(Source(source, audio=False)) as video:
@@ -352,3 +353,5 @@ def iter_mattes(source: str | Path, *, matter: Matter | None = None) -> Iterator
                 alpha = ops.upsample_alpha(small, frame.planes[0], depth=frame.format.depth).numpy()
                 upright = np.ascontiguousarray(np.rot90(alpha, frame.rotation // 90))
                 yield Matte(frame.pts_seconds, rgb_of(frame), upright)
+        if video.loss:
+            raise IncompleteInput(video.loss)

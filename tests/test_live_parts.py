@@ -261,6 +261,11 @@ def test_webcams_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         kinds.input_place("3")
 
 
+def test_standard_input_is_not_played_live() -> None:
+    with pytest.raises(InputError, match="-: standard input can't be played live"):
+        kinds.input_place("-")
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [

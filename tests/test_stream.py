@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -18,8 +19,11 @@ from banet_stream import EncodeOptions, Matter, iter_mattes, process
 from banet_stream.background import Plain
 from banet_stream.compositing import compose
 from banet_stream.decode import Source, decode
+from banet_stream.errors import IncompleteInput
 from banet_stream.frame import Frame
 from banet_stream.matting import matte, network_size
+from banet_stream.pipeline import StageTime
+from banet_stream.stream import Summary, stats_table
 
 Clip = Callable[..., Path]
 
@@ -208,10 +212,6 @@ def test_what_the_network_sees(height: int, width: int, size: int, seen: tuple[i
     assert network_size(height, width, size) == seen
 
 
-def test_the_network_sees_the_shape_that_is_shown() -> None:
-    assert network_size(576, 720, 512, Fraction(64, 45)) == network_size(576, 1024, 512)
-
-
 def test_iter_mattes(clip: Clip, matter: Matter) -> None:
     mattes = list(iter_mattes(clip(width=128, height=96, rotation=90), matter=matter))
     assert len(mattes) == 12
@@ -219,6 +219,21 @@ def test_iter_mattes(clip: Clip, matter: Matter) -> None:
     assert mattes[0].rgb.shape == (128, 96, 3)
     assert mattes[0].alpha.shape == (128, 96)
     assert mattes[0].alpha[70:, 30:66].mean() > 0.9
+
+
+def test_iter_mattes_says_at_the_end_what_was_lost(clip: Clip, matter: Matter, tmp_path: Path) -> None:
+    cut, seen = tmp_path / "cut.mkv", []
+    content = clip(frames=60, noise=True, suffix=".mkv").read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(IncompleteInput, match=r"\d+ of \d+ frames lost"):
+        seen.extend(m.pts_seconds for m in iter_mattes(cut, matter=matter))
+    assert 10 < len(seen) < 60
+
+
+def test_the_table_counts_the_frames_of_this_run_only() -> None:
+    stages = [StageTime("matte", 1.0, 0.0)]
+    summary = Summary(Path("o.mp4"), 110, 2.0, stages, {}, "libx264", "none", resumed_frames=100)
+    assert re.search(r"matte +100\.00", stats_table(summary))
 
 
 def test_rotated_video_is_matted_upright(clip: Clip, matter: Matter) -> None:
