@@ -241,11 +241,6 @@ def test_what_is_live() -> None:
     assert is_live("webcam", "out.mp4")
 
 
-def test_standard_input_is_not_live() -> None:
-    with pytest.raises(InputError, match="-: standard input can't be played live"):
-        kinds.input_place("-")
-
-
 def test_webcams_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "DEVICES", tmp_path)
     with pytest.raises(InputError, match="no webcam on this machine"):
