@@ -41,19 +41,23 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
     """
     backoff = Backoff(source.options.retry)
     delivered = lost = False
+    number = 0  # of the connection, on every frame: any of them may give way to a newer one
     while not source.stop.is_set():
         connection = Connection(source)
         connection.start()
         try:
             for item in connection.items():
-                if isinstance(item, LiveFrame) and (lost or not delivered):
+                if isinstance(item, LiveFrame):
                     if lost:
                         source.contract.reconnect("source")
                         log.warning("%s: is back", source.name)
-                    item = replace(item, after_gap=lost)  # noqa: PLW2901
+                        number += 1
+                    if lost or not delivered:
+                        backoff.reset()
                     delivered, lost = True, False
-                    backoff.reset()
-                yield item
+                    yield replace(item, connection=number)
+                else:
+                    yield item
         finally:
             connection.abandon()
         if source.stop.is_set() or (connection.finished and delivered):

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from PIL import Image
 from tqdm import tqdm
 
 from . import __version__, bench, doctor, fields
@@ -115,7 +116,8 @@ def log_to_stderr(options: argparse.Namespace) -> None:
     logging.basicConfig(level=level, handlers=[handler])
     if not options.verbose:  # what Pillow says of damaged pictures beside its errors
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        for kind in (UserWarning, Image.DecompressionBombWarning):
+            warnings.filterwarnings("ignore", category=kind, module="PIL")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -280,12 +280,14 @@ def matte_or_cover(
 ) -> Generator[LiveFrame | Sound, None, None]:
     """Every frame with its subject before ``background``, or hidden: never as it came. The middle stage."""
     said: dict[str, float] = {}
+    connection = 0
     for item in items:
         if isinstance(item, Sound):
             yield item
             continue
-        if item.after_gap:
+        if item.connection != connection:
             stream.reset()
+            connection = item.connection
         pulse.captured_seconds = item.captured_seconds
         try:
             shown = matte_frame(item, stream, background)

@@ -21,7 +21,7 @@ class LiveFrame(Frame):
     """A frame of a live source."""
 
     captured_seconds: float = 0.0  # of the monotonic clock: when its packet had arrived
-    after_gap: bool = False  # the first one after a loss: it does not follow the one before
+    connection: int = 0  # of the source's; one frame does not follow another's
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,11 @@ def is_same(output: Path, other: Path) -> bool:
 
 
 def check_no_rate(path: Path, options: EncodeOptions) -> None:
-    if options.codec or options.crf is not None or options.bit_rate is not None:
-        raise OutputError(f"{path}: --codec, --crf and --bitrate are for video; this has one quality")
+    rate = options.crf is not None or options.bit_rate is not None
+    if options.codec or rate or options.encoder != "auto":
+        raise OutputError(
+            f"{path}: --codec, --encoder, --crf and --bitrate are for video; this has one quality"
+        )
 
 
 def free_part(path: Path, *, folder: bool = False) -> Path:

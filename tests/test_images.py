@@ -15,7 +15,7 @@ import pytest
 from conftest import portrait
 from PIL import Image, ImageCms
 
-from banet_stream import EncodeOptions, InputError, Matter, OutputError, process
+from banet_stream import EncodeOptions, InputError, Matter, OutputError, cli, process
 from banet_stream.background import Picture, Video, open_background
 from banet_stream.errors import BackgroundError, UsageError
 from banet_stream.images import convert_colours, eight_bits
@@ -87,6 +87,14 @@ def wide_profile() -> bytes:
         struct.pack(">I4sI4s4s4s", size, b"none", 0x02200000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
     )
     return (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + body
+
+
+def test_a_large_photo_is_no_reason_to_warn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, output = tmp_path / "photo.png", tmp_path / "out.png"
+    Image.new("RGB", (32, 32)).save(photo)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # Pillow warns here, and refuses twice as many
+    cli.main([str(photo), "-o", str(output), "--device", "cpu", "--size", "64"])
+    assert output.exists()
 
 
 @pytest.mark.parametrize("profiled", ["photo", "background", "both"])
@@ -169,6 +177,7 @@ def test_every_mode(matter: Matter, tmp_path: Path, mode: str) -> None:
         ("out.mp4", {}, "a photo becomes a picture"),
         ("%d.png", {}, "a photo becomes a picture"),
         ("out.png", {"crf": 3}, "this has one quality"),
+        ("out.png", {"encoder": "software"}, "--encoder.* are for video"),
         ("none/out.png", {}, "there is no directory"),
         ("in.png", {"overwrite": True}, "is INPUT itself"),
         ("in.png", {}, "exists already"),

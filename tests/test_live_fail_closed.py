@@ -188,7 +188,7 @@ def test_after_a_gap_the_matte_starts_anew(stub: Callable[..., Matter]) -> None:
     grey = [torch.full(s, 128, dtype=torch.uint8) for s in ((64, 96), (32, 48), (32, 48))]
     colour = Colour("bt601", False, 6, 6, 6)
     first = LiveFrame(grey, PIXEL_FORMATS["yuv420p"], colour, 0, Fraction(1, 90_000))
-    frames = [first, replace(first, pts=1), replace(first, pts=2, after_gap=True)]
+    frames = [first, replace(first, pts=1), *(replace(first, pts=n, connection=1) for n in (2, 3))]
     done = matte_or_cover(frames, stream, Plain((0, 128, 0)), Cover("blur"), Contract("x"), Pulse())
-    assert [f.pts for f in done if isinstance(f, LiveFrame)] == [0, 1, 2]
+    assert [f.pts for f in done if isinstance(f, LiveFrame)] == [0, 1, 2, 3]
     assert len(resets) == 1
