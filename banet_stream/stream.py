@@ -222,11 +222,8 @@ def process(
             resumed_frames=sink.resumed_frames,
         )
         if samples:
-            usual = encoding.crf is None and encoding.bit_rate is None
             assert isinstance(video, Source)
-            with closing(video.reopened()) as again:
-                found = verify_files(again, sink.path, samples, usual_quality=usual)
-            summary = replace(summary, verification=found)
+            summary = verified(summary, video, samples, encoding)
         if video.loss:
             raise IncompleteInput(f"{video.loss}; {sink.path} holds {sink.frames} frames", summary)
         if summary.verification and summary.verification.broken:
@@ -259,6 +256,15 @@ def check_verifiable(video: Source | Photo, sink: Output) -> None:
         raise InputError(f"{video.name}: --verify needs a file, which it can read again")
     if not isinstance(getattr(sink, "main", sink), Sink):
         raise OutputError(f"--verify: {sink.path} is no video file, which it could read again")
+
+
+def verified(summary: Summary, video: Source, samples: CoreSamples, encoding: EncodeOptions) -> Summary:
+    """With what is found where both files are read again."""
+    usual = encoding.crf is None and encoding.bit_rate is None
+    with closing(video.reopened()) as again:
+        return replace(
+            summary, verification=verify_files(again, summary.output, samples, usual_quality=usual)
+        )
 
 
 def describe_broken(summary: Summary) -> str:
