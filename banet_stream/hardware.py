@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from .codecs import Codec, EncodeOptions, choose_format
 from .errors import OutputError
 from .frame import PixelFormat
+from .opening import reason
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def probe(encoder: str, pixel_format: str, size: tuple[int, int]) -> str:
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         packets = [*context.encode(frame), *context.encode(None)]
     except (FFmpegError, OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        return reason(error)
     return "" if sum(packet.size for packet in packets) else "no packet came out of it"
 
 

@@ -133,23 +133,12 @@ class StageTime:
 Stage = Callable[[Iterable[Any]], Iterator[Any]]
 
 
-def run(
-    source: Iterable[Any],
-    *stages: Stage,
-    capacity: int = CAPACITY,
-    channels: Sequence[Channel[Any]] | None = None,
-) -> list[StageTime]:
-    """Runs ``source`` through ``stages`` until it ends; the last stage runs in the calling thread.
-
-    Every stage but the last has a thread. KeyboardInterrupt therefore lands in the last stage, and is
-    treated like any other error. ``channels``, one before each stage, take the place of ones of ``capacity``.
-    Returns the time every stage spent; raises the first error.
-    """
-    return Run(source, stages, channels or [Channel(capacity) for _ in stages]).finish()
-
-
 class Run:
-    """One run: part 0 is the source, part i the i-th stage, channel i lies between parts i and i + 1."""
+    """One run: part 0 is the source, part i the i-th stage, channel i lies between parts i and i + 1.
+
+    Every part but the last has a thread; the last one runs in the calling thread. KeyboardInterrupt therefore
+    lands in it, and is treated like any other error.
+    """
 
     def __init__(
         self, source: Iterable[Any], stages: Sequence[Stage], channels: Sequence[Channel[Any]]
@@ -163,8 +152,11 @@ class Run:
         self._deadline: float | None = None  # monotonic: when waiting for them ends
 
     def finish(self, *, join_seconds: float | None = None) -> list[StageTime]:
-        """Runs; see ``run``. Parts that do not end ``join_seconds`` after the last one are left behind, and
-        so are those that do not end INTERRUPTED_SECONDS after a Ctrl-C."""
+        """Runs the source through the stages until it ends. Parts that do not end ``join_seconds`` after the
+        last one are left behind, and so are those that do not end INTERRUPTED_SECONDS after a Ctrl-C.
+
+        Returns the time every part spent; raises the first error.
+        """
         last = len(self.stages)
         threads = [
             threading.Thread(

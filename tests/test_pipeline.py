@@ -5,11 +5,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 
 from banet_stream import pipeline
-from banet_stream.pipeline import Cancelled, Channel, run
+from banet_stream.pipeline import CAPACITY, Cancelled, Channel, Run, Stage, StageTime
+
+
+def run(source: Iterable[Any], *stages: Stage, capacity: int = CAPACITY) -> list[StageTime]:
+    return Run(source, stages, [Channel(capacity) for _ in stages]).finish()
 
 
 class Fault(Exception):

@@ -14,6 +14,7 @@ import av
 import pytest
 import torch
 from conftest import read, tone
+from live_servers import served_by
 from PIL import Image
 
 import banet_stream
@@ -62,15 +63,11 @@ def half_served(content: bytes, *, stalls: bool = False) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             return
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with served_by(Half) as address:
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/clip.ts"
+            yield f"{address}/clip.ts"
         finally:
             over.set()
-            server.shutdown()
-            thread.join(5)
 
 
 @pytest.mark.parametrize("resume", [False, True])
