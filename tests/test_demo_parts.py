@@ -25,7 +25,6 @@ from PIL import Image
 
 from banet_stream import InputError, Interrupted, Matter, cli
 from banet_stream.demo import chooser, command, photo, sessions, uploads
-from banet_stream.demo.camera import Mailbox
 from banet_stream.demo.sessions import IDLE_SECONDS, Session, Sessions
 from banet_stream.demo.sharing import Turns, share
 from banet_stream.demo.uploads import Limits
@@ -152,17 +151,6 @@ def test_a_shared_model_gives_the_same_matte(matter: Matter) -> None:
     assert torch.equal(shared.engine(image), matter.engine(image))
     assert shared.description == matter.description
     assert shared.at_size(128).engine is shared.engine
-
-
-def test_mailbox_holds_one_and_the_newest_wins() -> None:
-    mailbox: Mailbox[int] = Mailbox()
-    for number in range(1000):
-        mailbox.put(number)
-    assert next(iter(mailbox)) == 999
-    assert mailbox.dropped == 999
-    mailbox.put(1000)
-    mailbox.close()
-    assert list(mailbox) == []
 
 
 def test_session_files_go_with_it(tmp_path: Path) -> None:

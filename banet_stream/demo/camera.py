@@ -14,10 +14,10 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import av
 from aiortc import (
@@ -35,9 +35,9 @@ from ..compositing import matte_frame
 from ..errors import BanetStreamError
 from ..frame import Frame, colour_of, nearest_format, planes_of, to_video_frame
 from ..matting import Matter
+from ..pipeline import Cancelled, Mailbox
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 REPORT_SECONDS = 0.5
 CLOCK_RATE = 90_000  # of video over RTP (RFC 3551)
@@ -45,39 +45,6 @@ CLOCK_RATE = 90_000  # of video over RTP (RFC 3551)
 LARGEST_PIXELS = 1280 * 720
 # A connection that doesn't come about within this is given up.
 CONNECT_SECONDS = 20.0
-
-
-class Mailbox(Generic[T]):
-    """Holds one item between two threads; a newer one takes its place, so nothing piles up."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._item: T | None = None
-        self._closed = False
-        self.dropped = 0
-
-    def put(self, item: T) -> None:
-        """Never waits."""
-        with self._changed:
-            self.dropped += self._item is not None
-            self._item = item
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Ends the reader's loop."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._item is not None or self._closed)
-                if self._closed:
-                    return
-                item, self._item = self._item, None
-            assert item is not None
-            yield item
 
 
 class Switch(Background):
@@ -162,7 +129,8 @@ class Camera:
     def __init__(self, matter: Matter, background: Background, closed: Callable[[], None]) -> None:
         self.matter, self.switch, self.closed = matter, Switch(background), closed
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.mailbox: Mailbox[Arrived] = Mailbox()
+        self.dropped = 0  # frames that gave way to newer ones
+        self.mailbox: Mailbox[Arrived] = Mailbox(is_picture=lambda _: True, dropped=self.note_dropped)
         self.back = ReturnTrack()
         self.figures = Figures()
         self.channel: RTCDataChannel | None = None
@@ -216,8 +184,11 @@ class Camera:
                     await self.fail("The camera's picture is too large for this page.")
                     return
                 self.mailbox.put(Arrived(picture, time.perf_counter()))
-        except MediaStreamError:
+        except (MediaStreamError, Cancelled):
             await self.close()
+
+    def note_dropped(self, _: Arrived) -> None:
+        self.dropped += 1
 
     def work(self) -> None:
         """The thread that mattes; a frame whose matte can't be had is never sent."""
@@ -230,6 +201,8 @@ class Camera:
                 )
                 self.figures.frames += 1
                 self.figures.latency_seconds.append(time.perf_counter() - arrived.seconds)
+        except Cancelled:
+            pass
         except BanetStreamError as error:
             message = str(error)
         except Exception:  # our own bug: the visitor sees no raw picture, and the log says why
@@ -248,7 +221,7 @@ class Camera:
             now = time.perf_counter()
             told: dict[str, Any] = self.figures.take(now - began)
             began = now
-            self.tell({**told, "dropped": self.mailbox.dropped})
+            self.tell({**told, "dropped": self.dropped})
 
     def tell(self, what: dict[str, Any]) -> None:
         if self.channel is not None and self.channel.readyState == "open":
@@ -266,7 +239,7 @@ class Camera:
             await self.gone.wait()
             return
         self.ended = True
-        self.mailbox.close()
+        self.mailbox.cancel()
         self.closed()
         await self.connection.close()
         for task in self.tasks - {asyncio.current_task()}:
