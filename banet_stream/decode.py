@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -371,31 +371,48 @@ def exact(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
-    """Demuxes to the end, over damaged places."""
+def demux(
+    container: av.container.InputContainer, streams: Sequence[Stream], damaged: Callable[[Exception], None]
+) -> Iterator[Packet]:
+    """Packets to the end, over damaged places, each of which is told to ``damaged``.
+
+    Raises:
+        FFmpegError, OSError: what ends reading, such as a broken connection or MAX_READ_ERRORS in a row.
+    """
     errors = 0
-    seams = seams_in(source.container)
-    packets = source.container.demux(streams)
-    while errors < MAX_READ_ERRORS:
+    packets = container.demux(streams)
+    while True:
         try:
             packet = next(packets)
+        except StopIteration:
+            return
+        except DAMAGED_DATA as error:
+            errors += 1
+            damaged(error)
+            if errors >= MAX_READ_ERRORS:
+                raise
+            packets = container.demux(streams)
+        else:
             errors = 0
+            yield packet
+
+
+def read_packets(source: Source, streams: Sequence[Stream]) -> Iterator[Packet]:
+    """What is to be decoded or passed on; how reading ended is noted in the source."""
+    seams = seams_in(source.container)
+    try:
+        for packet in demux(source.container, streams, source.note_damage):
             kept = seams is None or seams.place(packet)
             note_position(source, packet)
             if seams is not None and seams.found:
                 source.note_once(JOINED)
             if kept:
                 yield packet
-        except StopIteration:
-            return
-        except DAMAGED_DATA as error:
-            errors += 1
-            source.note_damage(error)
-            packets = source.container.demux(streams)
-        except (FFmpegError, OSError) as error:
-            source.read_error = reason(error)
-            source.broken_off = not source.stop.is_set()
-            return
+    except DAMAGED_DATA:
+        pass
+    except (FFmpegError, OSError) as error:
+        source.read_error = reason(error)
+        source.broken_off = not source.stop.is_set()
 
 
 def note_position(source: Source, packet: Packet) -> None:

@@ -16,12 +16,11 @@ from av.codec.context import Flags
 from av.error import FFmpegError
 
 from .contract import DAMAGED
-from .decode import MAX_READ_ERRORS
+from .decode import MAX_READ_ERRORS, demux
 from .errors import InputError
 from .fitting import Shape
 from .kinds import Kind
 from .live_source import LiveFrame, LiveSource
-from .opening import DAMAGED_DATA
 from .seams import seams_in
 from .sound import Sound, Track
 
@@ -82,29 +81,21 @@ class Reader:
             yield from self.due_sound()
 
     def packets(self) -> Iterator[av.Packet]:
-        """Demuxes over damaged places, until the source ends or fails."""
+        """Demuxes until the source ends, fails or is abandoned."""
         streams = [self.video] if self.audio is None else [self.video, self.audio]
-        errors = 0
         seams = seams_in(self.container) if self.paced else None  # others are set by when they arrive
-        packets = self.container.demux(streams)
-        while not self.abandoned.is_set():
-            try:
-                packet = next(packets)
-                errors = 0
+        try:
+            for packet in demux(self.container, streams, self.note_damage):
                 if seams is None or seams.place(packet):
                     yield packet
-            except StopIteration:
-                return
-            except DAMAGED_DATA as error:
-                errors += 1
-                self.source.contract.drop(DAMAGED)
-                if errors >= MAX_READ_ERRORS:
-                    self.error = error
+                if self.abandoned.is_set():
                     return
-                packets = self.container.demux(streams)
-            except (FFmpegError, OSError) as error:
-                self.error = error
-                return
+        except (FFmpegError, OSError) as error:
+            self.error = error
+
+    def note_damage(self, error: Exception) -> None:
+        log.debug("damaged packet: %s", error)
+        self.source.contract.drop(DAMAGED)
 
     def hear(self, packet: av.Packet, arrived: float) -> Iterator[Sound]:
         if packet.pts is None or not packet.size or packet.time_base is None:
@@ -150,8 +141,7 @@ class Reader:
         try:
             pictures = [f for f in packet.decode() if isinstance(f, av.VideoFrame)]
         except (FFmpegError, OSError) as error:
-            log.debug("damaged packet: %s", error)
-            self.source.contract.drop(DAMAGED)
+            self.note_damage(error)
             return
         for picture in pictures:
             captured = self.arrivals.pop(picture.pts, arrived)
