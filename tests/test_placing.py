@@ -207,7 +207,7 @@ def test_whatever_of_a_look_fails_on_a_gpu_is_such_an_error(monkeypatch, name, w
 
 
 def test_the_frames_place_is_named():
-    stream = Matter().stream()
+    stream = Matter(device="cpu").stream()
     assert "frames on" not in stream.description
     stream.place = CUDA
     assert stream.description.endswith(", frames on cuda:0")
