@@ -194,11 +194,11 @@ def test_a_gpu_that_fails_on_the_way_is_an_error_that_says_what_to_do(monkeypatc
 
 @pytest.mark.parametrize("where", [CPU, CUDA])
 @pytest.mark.parametrize("name", ["frame_to_input", "guided_filter", "steady_alpha", "is_cut"])
-def test_whatever_of_a_look_fails_on_a_gpu_is_such_an_error(monkeypatch, name, where):
+def test_whatever_of_a_look_fails_on_a_gpu_is_such_an_error(stub, monkeypatch, name, where):
     def failing(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    stream = Matter(size=64, device="cpu").stream()
+    stream = stub().stream()
     monkeypatch.setattr(stream.matter.engine, "device", where)
     monkeypatch.setattr(matting if name == "is_cut" else ops, name, failing)
     expected = (RuntimeError, "out of memory") if where == CPU else (MatteError, r"on cuda:0 failed .*cpu")
