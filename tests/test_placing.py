@@ -54,7 +54,7 @@ def background(kind: str, clip):
     if kind == "picture":
         noise = np.random.default_rng(1).integers(0, 256, (80, 90, 3), np.uint8)
         return Picture(Image.fromarray(noise))
-    return Blur() if kind == "blur" else Video(str(clip(frames=3)))
+    return Blur() if kind == "blur" else Video(str(clip(frames=3, bars=True)))
 
 
 def test_where_the_network_is_on_the_cpu_frames_stay(caplog):
