@@ -70,8 +70,9 @@ class Box(NamedTuple):
 
 def box_of(alpha: Tensor) -> Box | None:
     """Where in a matte [h, w] somebody is; None: nowhere."""
-    (height, width), profiles = alpha.shape, [alpha.amax(axis) > SOMEBODY for axis in (1, 0)]
-    rows, columns = (profile.nonzero().flatten().tolist() for profile in profiles)
+    height, width = alpha.shape
+    somebody = torch.cat([alpha.amax(axis) for axis in (1, 0)]).cpu() > SOMEBODY  # waits once for a GPU
+    rows, columns = (part.nonzero().flatten().tolist() for part in (somebody[:height], somebody[height:]))
     if not rows:
         return None
     return Box(rows[0] / height, (rows[-1] + 1) / height, columns[0] / width, (columns[-1] + 1) / width)
