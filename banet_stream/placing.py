@@ -103,7 +103,7 @@ TRIALS: dict[str, Callable[[Planes, Tensor, Planes], list[Tensor]]] = {
         ops.guided_filter(alpha, torch.stack([alpha + 1e-3 * front[p].float() for p in (1, 2, 1)]))
     ],
     "steady_alpha": lambda front, alpha, behind: [
-        ops.steady_alpha(alpha, alpha.flip(1).contiguous(), certain=0.25, steady=0.35)
+        ops.steady_alpha(alpha, alpha.roll(5, 1), certain=0.25, steady=0.35)
     ],
     "masked_blur": lambda front, alpha, behind: ops.masked_blur(front, alpha, sigma=3.0),
     "composite": lambda front, alpha, behind: ops.composite(front, alpha, behind, light_wrap=0.5),

@@ -94,7 +94,7 @@ def test_guided_filter(size: tuple[int, int]) -> None:
 
 
 def test_steady_alpha() -> None:
-    now, before = matte((21, 34)), matte((21, 34)).flip(1)
+    now, before = matte((21, 34)), matte((21, 34)).roll(5, 1)
     options = {"certain": 0.25, "steady": 0.35}
     actual = cupy_kernels.steady_alpha(now, before, **options)
     assert_floats(actual, reference.steady_alpha(now, before, **options))

@@ -540,7 +540,7 @@ def operator_calls(device: str) -> dict[str, Callable[[], Any]]:
             ops.frame_to_input(planes, size=(40, 60), matrix="bt709", full_range=False)
         ],
         "guided_filter": lambda: [ops.guided_filter(alpha, seen((36, 64), device=device))],
-        "steady_alpha": lambda: [ops.steady_alpha(alpha, alpha.flip(1), certain=0.25, steady=0.35)],
+        "steady_alpha": lambda: [ops.steady_alpha(alpha, alpha.roll(5, 1), certain=0.25, steady=0.35)],
     }
 
 
@@ -586,7 +586,7 @@ def test_opcheck(device: str) -> None:
         torch.library.opcheck(operator, (on_cpu, 0.2, 0.5, 0.08, 0.12, 0.9, 0.95, 0.25, 0.75))
     filtered = (8, 2e-4, 1e-4, 0.5, 0.9, 1, 0.05, 1e-9)
     torch.library.opcheck(operators.guided_filter, (alpha, seen((8, 16), device=device), *filtered))
-    torch.library.opcheck(operators.steady_alpha, (alpha, alpha.flip(1), 0.25, 0.35))
+    torch.library.opcheck(operators.steady_alpha, (alpha, alpha.roll(5, 1), 0.25, 0.35))
     torch.library.opcheck(operators.upsample_alpha, (alpha, planes[0], 8, *options))
     torch.library.opcheck(operators.masked_blur, (planes[0], alpha, 8, 10, 15, 1.5, 1e-4))
     scale, mean = [0.3, 0.1, 16.0, 219.0, 128.0, 224.0], [0.5, 0.5, 0.5]

@@ -143,6 +143,12 @@ def test_the_trial_tells_the_operators_apart():
         assert not placing.agree(trial(front, alpha, behind), trial(*other)), name
 
 
+def test_the_trial_of_steady_alpha_blends_two_mattes():
+    """Of two equal ones it would give the same, whatever it computed."""
+    front, alpha, behind = placing.trial_frame(CPU)
+    assert not placing.agree(TRIALS["steady_alpha"](front, alpha, behind), [alpha])
+
+
 @pytest.mark.parametrize("light_wrap", [0.0, 0.5])
 @pytest.mark.parametrize("kind", BACKGROUNDS)
 def test_what_lies_on_a_gpu_is_composited_there_and_comes_back(clip, monkeypatch, kind, light_wrap):
