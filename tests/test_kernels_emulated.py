@@ -1,9 +1,9 @@
 """The CUDA kernels' own code, and the launches CuPy makes, run on the CPU.
 
 g++ compiles the .cu files, and threads and blocks become a loop. That says nothing about speed, races, a
-GPU's memory or the launchers at the end of the .cu files; it does say that every index, argument and formula
-of the kernels is right. test_kernels_shared_memory.py runs those that use shared memory (sobel_gradient,
-refine_loss).
+GPU's memory or the launchers at the end of the .cu files (test_kernels_launched.py runs those); it does say
+that every index, argument and formula of the kernels is right. test_kernels_shared_memory.py runs those that
+use shared memory (sobel_gradient, refine_loss).
 """
 
 from __future__ import annotations
