@@ -1,9 +1,8 @@
 """The CUDA kernels' own code, and the launches CuPy makes, run on the CPU.
 
-g++ compiles the .cu files, and threads and blocks become a loop. That says nothing about speed, races, a
-GPU's memory or the launchers at the end of the .cu files (test_kernels_launched.py runs those); it does say
-that every index, argument and formula of the kernels is right. test_kernels_shared_memory.py runs those that
-use shared memory (sobel_gradient, refine_loss).
+g++ compiles the .cu files, and threads and blocks become a loop. That says nothing about speed, races or a
+GPU's memory; it does say that every index, argument and formula of the kernels is right.
+test_kernels_launched.py does the same for the launchers at the end of the .cu files.
 """
 
 from __future__ import annotations

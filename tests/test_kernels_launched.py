@@ -1,7 +1,8 @@
 """The launchers at the end of the .cu files, run on the CPU with the kernels that they launch.
 
-As in the other two tests of kernels there g++ compiles them; here all files at once, as an extension of its
-own, with a launch that is a loop over blocks and threads. What is left to a GPU: streams, graphs, races.
+As in test_kernels_emulated.py g++ compiles them; here all at once, as an extension of its own. A launch is a
+loop over blocks and threads or, where these wait for each other, over blocks of real threads. What is left
+to a GPU: streams, graphs, races.
 """
 
 from __future__ import annotations
