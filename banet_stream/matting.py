@@ -138,7 +138,7 @@ class Matter:
         alpha = self.engine(image)
         if mirrored:
             alpha = mean_with_mirrored(alpha, image, self.engine)
-        if not bool(alpha.isfinite().all()):
+        if not math.isfinite(alpha.sum()):  # one pass, where isfinite() of every value takes a millisecond
             raise MatteError("the matte holds no numbers")
         return following(alpha, image)
 

@@ -24,7 +24,7 @@ STD = (0.229, 0.224, 0.225)
 # T of eq. (2). The paper gives no value; 4 keeps the map's transition a few pixels wide at the boundary.
 TEMPERATURE = 4.0
 
-COARSEST_STRIDE = 32
+ATTENTION_STRIDE, COARSEST_STRIDE = 4, 32
 STEM_CHANNELS = 32
 # Width of the 1/4 stage and of the whole way back up. Deeper stages double it up to `channels`.
 SEMANTIC_CHANNELS = 64
@@ -162,12 +162,18 @@ class BANet(nn.Module):
         semantic = self.semantic(image)  # [N, 64, H/4, W/4]
         logits = self.project(semantic)  # [N, 1, H/4, W/4]
         guided = ops.boundary_attention(logits, image, temperature=self.temperature)  # [N, 4, H, W]
-        detail = self.detail(guided)  # [N, 16, H/stride, W/stride]
-        fused = self.fusion(upsample(semantic, 4 // self.detail_stride), detail)
-        alpha = upsample(self.head(fused), self.detail_stride)  # [N, 1, H, W]
+        alpha = upsample(self.matte(semantic, guided), self.detail_stride)  # [N, 1, H, W]
         return BANetOutput(
             alpha[..., :height, :width], guided[:, 3:, :height, :width], logits / self.temperature
         )
+
+    def matte(self, semantic: Tensor, guided: Tensor) -> Tensor:
+        """Features [N, 64, H/4, W/4], image with attention map [N, 4, H, W] -> the matte's logits
+        [N, 1, H/stride, W/stride]."""
+        detail = self.detail(guided)  # [N, 16, H/stride, W/stride]
+        fused = self.fusion(upsample(semantic, 4 // self.detail_stride), detail)
+        logits: Tensor = self.head(fused)
+        return logits
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import backends
 from .errors import DeviceError, MatteError, WeightsError, first_line
-from .network import COARSEST_STRIDE, BANet
+from .network import ATTENTION_STRIDE, COARSEST_STRIDE, BANet, upsample
 
 # OpenVINO reports its use to its makers through this package where it can be imported, and does without where
 # it can't. Nothing here asks an outside host for anything (a test watches).
@@ -38,9 +39,9 @@ log = logging.getLogger(__name__)
 
 # int8: where the graph says so; the rest of it runs faster in float32 than in bfloat16.
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
-# Part of a cached graph's name: another number where what is made here changes.
-GRAPH_VERSION = 1
-# Where a graph in 8 bits says which weights it was made from: a digest of theirs.
+# Part of what a graph is known by: another number where what is made here changes.
+GRAPH_VERSION = 2
+# Where a graph in 8 bits says what it was made from: a digest of that.
 WEIGHTS_KEY = ["banet_stream", "weights"]
 
 
@@ -77,6 +78,7 @@ class OpenVinoEngine:
             graph = quantised_graph(the_core(), network, quantised)
         else:
             graph = cached_graph(the_core(), network)
+        self._stride = network.detail_stride
         self._request = compiled(the_core(), graph, options).create_infer_request()
         self._lock = threading.Lock()  # a request serves one caller at a time, and holds what it gave
 
@@ -86,24 +88,34 @@ class OpenVinoEngine:
         Raises:
             MatteError: when the network fails or gives no numbers.
         """
-        return self.outputs(image)[0]
+        return self._matte(self._logits(image)[0], image)
 
     def outputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """As when called, and the boundary attention map [N, 1, h, w] float32 in 0..1."""
-        height, width = image.shape[2:]
-        padded = pad_to_stride(image.detach().cpu().float().numpy())
+        matte, attention = self._logits(image)
+        return self._matte(matte, image), enlarged_sigmoid(attention, ATTENTION_STRIDE, image)
+
+    def _matte(self, logits: Tensor, image: Tensor) -> Tensor:
+        # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
+        if not bool(logits.isfinite().all()):
+            raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
+        return enlarged_sigmoid(logits, self._stride, image)
+
+    def _logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the graph gives for every picture of the batch: see ``Outputs``."""
+        pictures = pad_to_stride(image.detach().cpu().float().numpy())
+        found = []
         try:
             with self._lock:
-                found = self._request.infer({0: padded}, share_inputs=True)
-                logits, boundary = (torch.from_numpy(found[i][..., :height, :width].copy()) for i in range(2))
+                for i in range(len(pictures)):
+                    given = self._request.infer({0: pictures[i : i + 1]}, share_inputs=True)
+                    found.append([torch.from_numpy(given[output].copy()) for output in range(2)])
         except RuntimeError as error:
             raise MatteError(
                 f"the network failed in OpenVINO ({first_line(error)}); try --engine torch"
             ) from error
-        # Before the sigmoid: of an infinity it makes 1, "all of it is person", and the room would show.
-        if not bool(logits.isfinite().all()):
-            raise MatteError(f"the network gave no numbers in {self.precision}; try --precision float32")
-        return torch.sigmoid(logits), boundary
+        matte, attention = (torch.cat(each) for each in zip(*found, strict=True))
+        return matte, attention
 
 
 @cache
@@ -134,15 +146,50 @@ def pad_to_stride(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Outputs(nn.Module):
-    """What the engine needs of the network."""
+    """What the engine needs of the network, in the form that takes the least time there.
+
+    OpenVINO is slow at enlarging single channels, so the matte's logits come as small as the network has
+    them, and the attention map is enlarged by ``Enlarge``.
+    """
 
     def __init__(self, network: BANet) -> None:
         super().__init__()
         self.network = network
+        self.enlarge = Enlarge(ATTENTION_STRIDE)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        output = self.network(image)
-        return output.alpha, output.boundary
+        """[1, 3, h, w] -> logits: the matte's [1, 1, h/stride, w/stride], the map's [1, 1, h/4, w/4]."""
+        net = self.network
+        semantic = net.semantic(image)
+        attention = net.project(semantic) / net.temperature
+        guided = torch.cat([image, torch.sigmoid(self.enlarge(attention))], 1)
+        return net.matte(semantic, guided), attention
+
+
+class Enlarge(nn.Module):
+    """``network.upsample`` of one channel, as a convolution: every pixel becomes a square of ``factor`` x
+    ``factor`` pixels, each a weighted mean of it and its neighbours."""
+
+    kernels: Tensor  # [factor * factor, 1, 3, 3]
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        away = (torch.arange(factor) + 0.5) / factor - 0.5  # of the square's pixels from its middle
+        line = torch.stack([(-away).clamp(min=0), 1 - away.abs(), away.clamp(min=0)], 1)  # [factor, 3]
+        kernels = torch.einsum("iy,jx->ijyx", line, line).reshape(-1, 1, 3, 3)
+        self.register_buffer("kernels", kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 1, h, w] -> [N, 1, factor h, factor w]."""
+        squares = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernels)
+        return F.pixel_shuffle(squares, self.factor)
+
+
+def enlarged_sigmoid(logits: Tensor, factor: int, image: Tensor) -> Tensor:
+    """Logits [N, 1, h / factor, w / factor] of a padded image [N, 3, H, W] -> [N, 1, H, W] in 0..1."""
+    height, width = image.shape[2:]
+    return upsample(logits, factor).sigmoid_()[..., :height, :width]
 
 
 def cached_graph(core: openvino.Core, network: BANet) -> openvino.Model:
@@ -175,14 +222,19 @@ def quantised_graph(core: openvino.Core, network: BANet, path: Path | None) -> o
         raise WeightsError(f"{path}: damaged ({str(error).splitlines()[0]}); install it again") from error
     if made_from != digest(network):
         raise WeightsError(
-            f"{path}: made from other weights than the model's; remove it, or run python -m training.quantise"
+            f"{path}: made from other weights than the model's, or by another version; remove it, or run "
+            "python -m training.quantise"
         )
     return graph
 
 
 def make_graph(network: BANet) -> openvino.Model:
-    """Traced by PyTorch, with open batch and sides. Without ``openvino.convert_model``, which can report its
-    use to OpenVINO's makers."""
+    """Traced by PyTorch, for one picture of any size.
+
+    Without ``openvino.convert_model``, which can report its use to OpenVINO's makers.
+
+    With an open batch OpenVINO 2026.4 takes longer, and in 8 bits gives wrong mattes.
+    """
     from openvino.frontend import FrontEndManager  # noqa: PLC0415  (seldom needed, slow to import)
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
 
@@ -197,7 +249,7 @@ def make_graph(network: BANet) -> openvino.Model:
         decoder = TorchScriptPythonDecoder(traced)  # must outlive what is loaded from it
         frontend = FrontEndManager().load_by_framework("pytorch")
         graph: Any = frontend.convert(frontend.load(decoder))
-    graph.reshape([-1, 3, -1, -1])
+    graph.reshape([1, 3, -1, -1])
     return graph
 
 
@@ -224,13 +276,13 @@ def cache_folder() -> Path:
 
 def fingerprint(network: BANet) -> str:
     """Of all that the graph depends on."""
-    facts = repr((GRAPH_VERSION, openvino.__version__, digest(network)))
+    facts = repr((openvino.__version__, digest(network)))
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def digest(network: BANet) -> str:
-    """Of all that a network computes with."""
-    facts = (network.channels, network.detail_stride, network.temperature)
+    """Of all that a network computes with, and how its graph is made."""
+    facts = (GRAPH_VERSION, network.channels, network.detail_stride, network.temperature)
     found = hashlib.sha256(repr(facts).encode())
     for name, values in network.state_dict().items():
         found.update(name.encode())

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from banet_stream import ops
-from banet_stream.network import BANetOutput
+from banet_stream.network import ATTENTION_STRIDE, BANetOutput
 
 from .baselines.common import PlainOutput
 from .data import Prepared
@@ -19,8 +19,6 @@ BOUNDARY_WEIGHT = 0.3
 BALANCE, DIRECTION_WEIGHT, MAGNITUDE_WEIGHT = 1.5, 0.5, 0.5
 # What shows less of a class than this says nothing about its overlap.
 SMALLEST_SHARE = 0.01
-# The attention map is predicted at 1/4 of the picture.
-ATTENTION_STRIDE = 4
 
 
 def total(

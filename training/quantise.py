@@ -70,6 +70,7 @@ def quantise(network: BANet, samples: Iterable[Batch]) -> openvino.Model:
         nncf.Dataset(seen),
         subset_size=len(seen),
         preset=nncf.QuantizationPreset.MIXED,  # activations need not lie evenly around zero
+        ignored_scope=nncf.IgnoredScope(patterns=[".*enlarge.*"]),  # an interpolation
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
     graph.set_rt_info(digest(network), WEIGHTS_KEY)

@@ -18,6 +18,7 @@ if __name__ == "__main__":
     if len(sys.argv) not in (4, 5) or sys.argv[4:] not in ([], ["mirrored"]):
         sys.exit(__doc__)
     source, folder, model, *mirrored = sys.argv[1:]
+    Path(folder).mkdir(parents=True, exist_ok=True)
     network = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=MODELS[model])
 
     def look(rgb: np.ndarray) -> np.ndarray:
