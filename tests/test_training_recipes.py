@@ -99,6 +99,13 @@ def test_short_warm_ups_are_none(root, tmp_path, share):
     assert (rates[0] == max(rates)) == (share < 0.2)
 
 
+@pytest.mark.parametrize(("has_bfloat16", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_no_precision_is_emulated_unasked(root, tmp_path, monkeypatch, has_bfloat16, precision):
+    monkeypatch.setattr("banet_stream.engines.cpu_has_bfloat16", lambda: has_bfloat16)
+    assert train.Run(configure(root, tmp_path)).config.precision == precision
+    assert train.Run(configure(root, tmp_path, precision="bfloat16")).config.precision == "bfloat16"
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_precisions_learn_and_resume(root, tmp_path, precision):
     config = configure(root, tmp_path, iterations=12, max_rate=1e-2, precision=precision, log_every=3)

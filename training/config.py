@@ -47,7 +47,7 @@ class Config:
     largest_gradient: float = 1.0  # longer ones are shortened to it; 0: never
     ema_decay: float = 0.999  # the averaged weights are the ones evaluated and shipped; 0: the last ones
     device: str = "cpu"
-    precision: str = "bfloat16"  # of autocast; or float16, with scaled gradients, or float32
+    precision: str = "auto"  # of autocast: bfloat16 where the device has it; float16, with scaled gradients
     compile: str = ""  # torch.compile's backend, such as inductor; empty: not compiled
     workers: int = 1  # processes that prepare samples, beside each process that trains
     seed: int = 1
@@ -89,7 +89,7 @@ PAPER: dict[str, Any] = {
     "sets": {"fashion-train": 1.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {"optimiser": "muon", "occluders": 1.0},
+    "best": {"optimiser": "muon", "occluders": 1.0, "detail_stride": 4},
     "paper": PAPER,
     "paper-refine": PAPER
     | {
@@ -101,13 +101,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+PRECISIONS = ("auto", "bfloat16", "float16", "float32")
 CHOICES = {
     "preset": tuple(PRESETS),
     "network": networks.NAMES,
     "augmentation": tuple(augment.AUGMENTATIONS),
     "optimiser": ("adamw", "muon", "sgd"),
     "decay": ("kernels", "all"),
-    "precision": ("bfloat16", "float16", "float32"),
+    "precision": PRECISIONS,
     "broken": ("refuse", "skip"),
 }
 

@@ -20,7 +20,7 @@ from banet_stream.errors import InputError, UsageError
 from . import checkpoint, evaluate, networks, sets, train
 from .augment import ASPECTS, multiple_of_32
 from .command import command
-from .config import PRESETS, Config, set_weights
+from .config import PRECISIONS, PRESETS, Config, set_weights
 
 # The paper's input for speed.
 SPEED_SIZE = 512
@@ -203,7 +203,7 @@ def parser(prog: str, description: str | None, out: str) -> argparse.ArgumentPar
     )
     made.add_argument("--validation", default="portraits-val", help="what is measured (default: %(default)s)")
     made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: %(default)s)")
-    made.add_argument("--precision", default="bfloat16", choices=tuple(train.PRECISIONS))
+    made.add_argument("--precision", default="auto", choices=PRECISIONS)
     made.add_argument("--workers", type=int, default=1, help="processes that prepare samples")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from banet_stream.engines import choose_device
+from banet_stream.engines import choose_device, choose_precision
 from banet_stream.errors import BanetStreamError, Interrupted, OutputError, UsageError
 
 from . import augment, checkpoint, data, distributed, evaluate, losses, networks, sets
@@ -43,6 +43,7 @@ class Run:
     """Everything that changes while training, and its checkpoint."""
 
     def __init__(self, config: Config, world: World | None = None) -> None:
+        config = dataclasses.replace(config, precision=autocast_precision(config.precision, config.device))
         self.config, self.world = config, world or World()
         self.path = Path(config.out) / "checkpoint.pt"
         self.iteration = 0  # done so far
@@ -229,6 +230,16 @@ def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, 
         skip_broken=skip,
     )
     return samples, sets.read(paths[config.validation])
+
+
+def autocast_precision(wanted: str, device: str) -> str:
+    """``auto``: bfloat16, but on a device that only emulates it, many times slower, what it has."""
+    where = choose_device(device)
+    if wanted != "auto":
+        return wanted
+    if where.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return choose_precision("auto", where)
 
 
 def learn_shape(models: Sequence[nn.Module], samples: data.Samples) -> None:
