@@ -175,18 +175,22 @@ def commit() -> str:
 
 
 def about(device: str, threads: int) -> str:
-    name = (
-        torch.cuda.get_device_name(device)
-        if device != "cpu"
-        else f"{platform.processor() or platform.machine()} CPU"
-    )
-    if device == "cpu" and Path("/proc/cpuinfo").exists():
-        models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
-    load = f", load average {os.getloadavg()[0]:.1f} at the start" if device == "cpu" else ""
-    where = f"{name}, {threads} threads of {os.cpu_count()} processors{load}" if device == "cpu" else name
+    where = processor(threads) if device == "cpu" else torch.cuda.get_device_name(device)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit() or 'unknown'}, torch {torch.__version__}, {where}."
+    )
+
+
+def processor(threads: int) -> str:
+    """Its name and widest instructions: the same name stands for processors of several generations."""
+    name = f"{platform.processor() or platform.machine()} CPU"
+    if Path("/proc/cpuinfo").exists():
+        models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    instructions, load = torch.backends.cpu.get_cpu_capability(), os.getloadavg()[0]
+    return (
+        f"{name} ({instructions}), {threads} threads of {os.cpu_count()} processors, "
+        f"load average {load:.1f} at the start"
     )
 
 
