@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import ops
-from .engines import Engine, load_engine
+from .engines import load_engine
 from .errors import MatteError
 from .frame import AnyFrame, Frame, Packet
 from .hdr import for_network, is_hdr
@@ -135,9 +135,7 @@ class Matter:
 
     def _matte(self, image: Tensor, *, mirrored: bool) -> Tensor:
         """The matte [1, 1, h, w] of what ``_see`` gives: the engine's, following the picture's edges."""
-        alpha = self.engine(image)
-        if mirrored:
-            alpha = mean_with_mirrored(alpha, image, self.engine)
+        alpha = mean_of_both(self.engine(with_mirrored(image))) if mirrored else self.engine(image)
         if not math.isfinite(alpha.sum()):  # one pass, where isfinite() of every value takes a millisecond
             raise MatteError("the matte holds no numbers")
         return following(alpha, image)
@@ -148,9 +146,14 @@ def following(alpha: Tensor, image: Tensor) -> Tensor:
     return ops.guided_filter(alpha[0, 0].to(image.device), image[0])[None, None]
 
 
-def mean_with_mirrored(alpha: Tensor, image: Tensor, engine: Engine) -> Tensor:
-    """The mean of ``alpha``, the engine's matte of an image [N, 3, h, w], and that of the mirrored one."""
-    return (alpha + engine(image.flip(3)).flip(3)) / 2
+def with_mirrored(image: Tensor) -> Tensor:
+    """An image [1, 3, h, w] and its mirror image [2, 3, h, w]."""
+    return torch.cat([image, image.flip(3)])
+
+
+def mean_of_both(alphas: Tensor) -> Tensor:
+    """The mattes [2, 1, h, w] of these -> their mean [1, 1, h, w], as the image lies."""
+    return (alphas[:1] + alphas[1:].flip(3)) / 2
 
 
 def checked_size(size: int) -> int:

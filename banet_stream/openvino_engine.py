@@ -102,19 +102,16 @@ class OpenVinoEngine:
         return enlarged_sigmoid(logits, self._stride, image)
 
     def _logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What the graph gives for every picture of the batch: see ``Outputs``."""
-        pictures = pad_to_stride(image.detach().cpu().float().numpy())
-        found = []
+        """What the graph gives: see ``Outputs``."""
+        padded = pad_to_stride(image.detach().cpu().float().numpy())
         try:
             with self._lock:
-                for i in range(len(pictures)):
-                    given = self._request.infer({0: pictures[i : i + 1]}, share_inputs=True)
-                    found.append([torch.from_numpy(given[output].copy()) for output in range(2)])
+                found = self._request.infer({0: padded}, share_inputs=True)
+                matte, attention = (torch.from_numpy(found[i].copy()) for i in range(2))
         except RuntimeError as error:
             raise MatteError(
                 f"the network failed in OpenVINO ({first_line(error)}); try --engine torch"
             ) from error
-        matte, attention = (torch.cat(each) for each in zip(*found, strict=True))
         return matte, attention
 
 
@@ -158,7 +155,7 @@ class Outputs(nn.Module):
         self.enlarge = Enlarge(ATTENTION_STRIDE)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """[1, 3, h, w] -> logits: the matte's [1, 1, h/stride, w/stride], the map's [1, 1, h/4, w/4]."""
+        """[N, 3, h, w] -> logits: the matte's [N, 1, h/stride, w/stride], the map's [N, 1, h/4, w/4]."""
         net = self.network
         semantic = net.semantic(image)
         attention = net.project(semantic) / net.temperature
@@ -167,23 +164,21 @@ class Outputs(nn.Module):
 
 
 class Enlarge(nn.Module):
-    """``network.upsample`` of one channel, as a convolution: every pixel becomes a square of ``factor`` x
-    ``factor`` pixels, each a weighted mean of it and its neighbours."""
+    """``network.upsample`` of one channel by an even factor, as a transposed convolution."""
 
-    kernels: Tensor  # [factor * factor, 1, 3, 3]
+    kernel: Tensor  # [1, 1, 2 * factor, 2 * factor]
 
     def __init__(self, factor: int) -> None:
         super().__init__()
         self.factor = factor
-        away = (torch.arange(factor) + 0.5) / factor - 0.5  # of the square's pixels from its middle
-        line = torch.stack([(-away).clamp(min=0), 1 - away.abs(), away.clamp(min=0)], 1)  # [factor, 3]
-        kernels = torch.einsum("iy,jx->ijyx", line, line).reshape(-1, 1, 3, 3)
-        self.register_buffer("kernels", kernels)
+        line = 1 - ((torch.arange(2 * factor) + 0.5) / factor - 1).abs()  # a tent
+        self.register_buffer("kernel", torch.outer(line, line)[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 1, h, w] -> [N, 1, factor h, factor w]."""
-        squares = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernels)
-        return F.pixel_shuffle(squares, self.factor)
+        repeated = F.pad(x, (1, 1, 1, 1), mode="replicate")  # beyond its edges, as interpolation takes them
+        cut = 3 * self.factor // 2
+        return F.conv_transpose2d(repeated, self.kernel, stride=self.factor, padding=cut)
 
 
 def enlarged_sigmoid(logits: Tensor, factor: int, image: Tensor) -> Tensor:
@@ -229,12 +224,8 @@ def quantised_graph(core: openvino.Core, network: BANet, path: Path | None) -> o
 
 
 def make_graph(network: BANet) -> openvino.Model:
-    """Traced by PyTorch, for one picture of any size.
-
-    Without ``openvino.convert_model``, which can report its use to OpenVINO's makers.
-
-    With an open batch OpenVINO 2026.4 takes longer, and in 8 bits gives wrong mattes.
-    """
+    """Traced by PyTorch, with open batch and sides. Without ``openvino.convert_model``, which can report its
+    use to OpenVINO's makers."""
     from openvino.frontend import FrontEndManager  # noqa: PLC0415  (seldom needed, slow to import)
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
 
@@ -249,7 +240,7 @@ def make_graph(network: BANet) -> openvino.Model:
         decoder = TorchScriptPythonDecoder(traced)  # must outlive what is loaded from it
         frontend = FrontEndManager().load_by_framework("pytorch")
         graph: Any = frontend.convert(frontend.load(decoder))
-    graph.reshape([1, 3, -1, -1])
+    graph.reshape([-1, 3, -1, -1])
     return graph
 
 

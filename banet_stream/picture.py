@@ -16,7 +16,7 @@ from .background import Background, Transparent, open_background
 from .compositing import put_before
 from .errors import BackgroundError
 from .frame import BT709, FULL, PIXEL_FORMATS, Colour, Frame, rgb_of
-from .matting import Matter, following, mean_with_mirrored, mended, network_size
+from .matting import Matter, following, mean_of_both, mended, network_size, with_mirrored
 from .network import MEAN, STD
 from .timings import Timings
 
@@ -87,8 +87,8 @@ def explain(
             frame.planes, size=size, matrix="bt709", full_range=True, depth=12, mean=MEAN, std=STD
         )
     with timings("network"):
-        alpha, boundary = matter.engine.outputs(image)
-        alpha = following(mean_with_mirrored(alpha, image, matter.engine), image)
+        alphas, boundary = matter.engine.outputs(with_mirrored(image))
+        alpha = following(mean_of_both(alphas), image)
     small = mended(alpha[0, 0].cpu())
     with timings("composite"):
         result = composited(frame, small, background)

@@ -29,7 +29,7 @@ from banet_stream.engines import (
     quantised_path,
     weights_path,
 )
-from banet_stream.matting import following, mean_with_mirrored, network_size
+from banet_stream.matting import following, mean_of_both, network_size, with_mirrored
 from banet_stream.network import BANet
 from banet_stream.openvino_engine import OpenVinoEngine
 from training import evaluate, sets
@@ -47,8 +47,7 @@ def looking(engine: Engine, looks: int) -> Look:
     """What a frame goes through in matting; with two ``looks`` the mirrored one, too."""
 
     def look(image: Tensor) -> Tensor:
-        alpha = engine(image)
-        return following(alpha if looks == 1 else mean_with_mirrored(alpha, image, engine), image)
+        return following(engine(image) if looks == 1 else mean_of_both(engine(with_mirrored(image))), image)
 
     return look
 

@@ -73,7 +73,7 @@ def test_int8_is_close_to_float32() -> None:
 
 @pytest.mark.parametrize("shape", [(256, 448), (448, 256), (150, 211), (288, 512)])
 def test_int8_is_close_to_float32_at_every_size_and_in_batches(shape: tuple[int, int]) -> None:
-    """OpenVINO 2026.4 computes some graphs whose sides are open wrongly: see ``make_graph``."""
+    """OpenVINO 2026.4 computed another form of the graph (``Enlarge`` by a pixel shuffle) wrongly."""
     fast, exact = (load_engine("banet64", device="cpu", precision=p) for p in ("int8", "float32"))
     rgb = torch.from_numpy(np.array(portrait(*shape[::-1])))
     images = torch.cat([to_input(seen[None]) for seen in (rgb, rgb.flip(1))])
