@@ -46,7 +46,9 @@ class Engine:
     def __call__(self, image: Tensor) -> Tensor:
         self.calls += 1
         given = self.act(self.calls)
-        return given if isinstance(given, Tensor) else torch.full((1, 1, *image.shape[2:]), given or 0.0)
+        if not isinstance(given, Tensor):
+            given = torch.full((1, 1, *image.shape[2:]), given or 0.0)
+        return given.expand(len(image), -1, -1, -1)
 
 
 def stub_matter(act: Act = lambda _: None) -> Matter:
