@@ -243,6 +243,7 @@ def load_network(model: str) -> BANet:
             int(facts["channels"]),
             detail_stride=int(facts["detail_stride"]),
             temperature=float(facts["temperature"]),
+            context=int(facts.get("context", 0)),
         )
         network.load_state_dict(state)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:

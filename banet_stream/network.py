@@ -33,6 +33,10 @@ FUSION_CHANNELS = 32
 # Bottlenecks at 1/4, 1/8, 1/16, 1/32: with these, 64 and 512 channels give the paper's
 # 0.62 M and 12.75 M parameters (table 2).
 STAGE_BLOCKS = (1, 3, 5, 3)
+# Of context blocks: where they stand on the way back up, how far they see, how wide they are within.
+CONTEXT_STRIDES = (32, 16)
+CONTEXT_KERNEL = 9
+CONTEXT_CHANNELS = 4 * SEMANTIC_CHANNELS
 
 
 class BANetOutput(NamedTuple):
@@ -73,10 +77,31 @@ class Bottleneck(nn.Module):
         return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
 
 
+class ContextBlock(nn.Module):
+    """Sees far and cheaply: a large depthwise kernel, then two 1x1 convolutions, around a shortcut (after
+    ConvNeXt, Liu et al. 2022). Begins as the identity, so it can be given to a trained network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide, kernel = SEMANTIC_CHANNELS, CONTEXT_KERNEL
+        self.residual = nn.Sequential(
+            nn.Conv2d(wide, wide, kernel, padding=kernel // 2, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            *conv_bn(wide, CONTEXT_CHANNELS, 1),
+            nn.ReLU(inplace=True),
+            *conv_bn(CONTEXT_CHANNELS, wide, 1),
+        )
+        nn.init.zeros_(self.residual[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 64, h, w] -> the same
+        seen: Tensor = x + self.residual(x)
+        return seen
+
+
 class SemanticBranch(nn.Module):
     """[N, 3, H, W] -> [N, 64, H/4, W/4], with the receptive field of 1/32."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, context: int = 0) -> None:
         super().__init__()
         self.stem = nn.Sequential(*conv_bn(3, STEM_CHANNELS, 3, stride=2), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList()
@@ -89,6 +114,9 @@ class SemanticBranch(nn.Module):
             self.stages.append(nn.Sequential(*stage))
             self.laterals.append(nn.Sequential(*conv_bn(outputs, SEMANTIC_CHANNELS, 1)))
             inputs = outputs
+        self.context = nn.ModuleList(
+            nn.Sequential(*(ContextBlock() for _ in range(context))) for _ in CONTEXT_STRIDES
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.stem(image)  # [N, 32, H/2, W/2]
@@ -96,7 +124,9 @@ class SemanticBranch(nn.Module):
         for stage, lateral in zip(self.stages, self.laterals, strict=True):
             x = stage(x)
             levels.append(lateral(x))  # [N, 64, H/4 .. H/32, W/4 .. W/32]
-        y = levels.pop()
+        coarsest, coarse = self.context
+        y = coarsest(levels.pop())
+        y = coarse(upsample(y, 2) + levels.pop())
         while levels:
             y = upsample(y, 2) + levels.pop()
         return F.relu(y)
@@ -135,10 +165,16 @@ class BANet(nn.Module):
         detail_stride: 1, 2 or 4: where detail branch and fusion run. The parameters are the same;
             a smaller stride is finer and slower.
         temperature: T of eq. (2).
+        context: how many context blocks stand at 1/32, and as many at 1/16; not the paper's, which has none.
     """
 
     def __init__(
-        self, channels: int = 64, *, detail_stride: int = 2, temperature: float = TEMPERATURE
+        self,
+        channels: int = 64,
+        *,
+        detail_stride: int = 2,
+        temperature: float = TEMPERATURE,
+        context: int = 0,
     ) -> None:
         super().__init__()
         if channels < SEMANTIC_CHANNELS or channels % 8:
@@ -147,8 +183,11 @@ class BANet(nn.Module):
             raise ValueError(f"BANet: detail_stride must be 1, 2 or 4, got {detail_stride}")
         if not temperature > 0:
             raise ValueError(f"BANet: temperature must be positive, got {temperature}")
+        if context < 0:
+            raise ValueError(f"BANet: context must be 0 or more, got {context}")
         self.channels, self.detail_stride, self.temperature = channels, detail_stride, temperature
-        self.semantic = SemanticBranch(channels)
+        self.context = context
+        self.semantic = SemanticBranch(channels, context)
         self.project = nn.Conv2d(SEMANTIC_CHANNELS, 1, 1)
         self.detail = nn.Sequential(
             *conv_bn(4, DETAIL_CHANNELS, 5, stride=detail_stride), nn.ReLU(inplace=True)

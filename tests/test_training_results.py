@@ -97,6 +97,7 @@ def test_export_round_trip(root, whole, tmp_path):
         "channels": "64",
         "detail_stride": "2",
         "temperature": "4.0",
+        "context": "0",
         "iteration": "8",
         "sets": "",
     }

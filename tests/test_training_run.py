@@ -332,6 +332,24 @@ def test_wider_network_begins_as_the_narrow_one_and_all_of_it_learns(root, whole
     assert learnt[lateral][:, 64:].abs().min(0).values.max() > 0  # and the way back up hears the new ones
 
 
+def test_context_blocks_can_be_given_to_a_trained_network(root, whole, tmp_path):
+    first = whole / "checkpoint.pt"
+    image = torch.randn(2, 3, 96, 160)
+    for channels in (64, 72):
+        out = tmp_path / str(channels)
+        config = configure(root, out, init=str(first), channels=channels, context=1, iterations=3)
+        with torch.no_grad():
+            wanted, found = (net(image).alpha for net in (checkpoint.network(first), train.Run(config).ema))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        train.train(config)
+        learnt = checkpoint.load(out / "checkpoint.pt")["model"]
+        last = [values for name, values in learnt.items() if ".context." in name and "residual.6.weight" in name]
+        assert len(last) == 2
+        assert all(values.abs().max() > 0 for values in last)
+    with pytest.raises(UsageError, match="holds another network than .* --context 0"):
+        train.train(configure(root, tmp_path / "without", init=str(tmp_path / "64" / "checkpoint.pt")))
+
+
 def test_narrower_network_is_refused(root, whole, tmp_path):
     train.train(configure(root, tmp_path / "wide", init=str(whole / "checkpoint.pt"), channels=72))
     wide = tmp_path / "wide" / "checkpoint.pt"

@@ -51,7 +51,7 @@ LABELLERS = {
 TEMPLATE = """\
 # {name}
 
-BANet with {channels} channels ({parameters:,} parameters, detail stride {detail_stride},
+BANet with {channels} channels{context} ({parameters:,} parameters, detail stride {detail_stride},
 T = {temperature:g}): a soft matte of the people in a picture, one picture at a time. From "Boundary-Aware
 Network for Fast and High-Accuracy Portrait Segmentation" (Chen, Qi, Shen); this is a new implementation
 with weights of its own, and reproduces none of the paper's figures.
@@ -138,6 +138,7 @@ def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *,
         stored="kernels float16, the rest float32" if half else "float32",
         option=" --half" if half else "",
         **{key: config[key] for key in ("channels", "detail_stride", "temperature", "iterations")},
+        context=f" and {config['context']} context blocks at 1/32 and at 1/16" if config.get("context") else "",
         iteration=state["iteration"],
         parameters=networks.parameters(networks.build(config)),
         pictures=measured[0].pictures,

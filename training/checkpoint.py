@@ -150,6 +150,7 @@ def write_weights(path: Path, state: State, *, half: bool = False) -> None:
     refuse_baseline(config)
     tensors = {name: stored(value, half=half).contiguous() for name, value in state["ema"].items()}
     metadata = {name: str(config[name]) for name in ("channels", "detail_stride", "temperature")}
+    metadata["context"] = str(config.get("context", 0))
     metadata["iteration"] = str(state["iteration"])
     metadata["sets"] = json.dumps(sets_seen(state))
     part = path.with_suffix(".part")

@@ -28,6 +28,7 @@ class Config:
     channels: int = 64  # 64 or 512: banet's
     detail_stride: int = 2  # where detail branch and fusion run
     temperature: float = TEMPERATURE  # T of eq. (2)
+    context: int = 0  # blocks with large kernels at 1/32, and as many at 1/16; not the paper's
     iterations: int = 8000
     limit_minutes: float = 0.0  # save, evaluate and stop after this long; 0: no limit
     batch: int = 8  # of all processes together
@@ -152,7 +153,7 @@ def check(config: Config) -> None:
     try:
         networks.check(dataclasses.asdict(config))
     except ValueError as error:
-        raise UsageError(f"--channels, --detail_stride, --temperature: {error}") from error
+        raise UsageError(f"--channels, --detail_stride, --temperature, --context: {error}") from error
     check_compiler(config.compile)
     choose_device(config.device)
 

@@ -19,7 +19,12 @@ from .baselines.unet import UNet
 
 
 def banet(config: Mapping[str, Any]) -> BANet:
-    return BANet(config["channels"], detail_stride=config["detail_stride"], temperature=config["temperature"])
+    return BANet(
+        config["channels"],
+        detail_stride=config["detail_stride"],
+        temperature=config["temperature"],
+        context=config.get("context", 0),
+    )
 
 
 def plain_banet(config: Mapping[str, Any]) -> PlainBANet:

@@ -250,7 +250,7 @@ def learn_shape(models: Sequence[nn.Module], samples: data.Samples) -> None:
 
 
 def load_initial_weights(model: nn.Module, config: Config) -> None:
-    """The weights ``--init`` names, into the network that the other options describe, which may be wider.
+    """The weights ``--init`` names, into the network that the other options describe, which may be larger.
 
     Raises:
         UsageError: when they belong to another one. (The stride and T may change between runs.)
@@ -259,7 +259,7 @@ def load_initial_weights(model: nn.Module, config: Config) -> None:
     try:
         adopt(learnt, model)
     except RuntimeError as error:
-        wanted = f"--network {config.network} --channels {config.channels}"
+        wanted = f"--network {config.network} --channels {config.channels} --context {config.context}"
         raise UsageError(f"--init {config.init}: holds another network than {wanted}") from error
 
 
