@@ -25,7 +25,7 @@ from .images import (
     open_image,
     turn_upright,
 )
-from .opening import can_be_read_again, describe, is_url, local_path, open_input, picture_streams
+from .opening import can_be_read_again, describe, frame_rate, is_url, local_path, open_input, picture_streams
 from .unpack import Clock
 
 DEFAULT_BLUR_STRENGTH = 50.0
@@ -226,7 +226,7 @@ class Video(Background):
         """Moves to the frame shown ``seconds`` after the start."""
         while True:
             if self._next is None:  # the end: from the top, one frame's time after the last
-                step = 1 / float(self._stream.average_rate or 25)
+                step = 1 / float(frame_rate(self._stream) or 25)
                 if seconds + ROUNDING_SECONDS < self._last_seconds + step:
                     return
                 self._rewind()

@@ -21,6 +21,7 @@ from .errors import InputError
 from .fitting import Shape
 from .kinds import Kind
 from .live_source import LiveFrame, LiveSource
+from .opening import frame_rate
 from .seams import seams_in
 from .sound import Sound, Track
 
@@ -57,7 +58,7 @@ class Reader:
         video.thread_type = "SLICE"
         if not self.recorded:
             video.codec_context.flags |= Flags.low_delay
-        self.rate = video.average_rate or video.guessed_rate
+        self.rate = frame_rate(video)
         source.rate = source.rate or self.rate
         sounds = container.streams.audio if source.options.audio else ()
         self.audio = sounds[0] if sounds else None

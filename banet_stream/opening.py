@@ -148,6 +148,15 @@ def tagged_end(stream: Stream) -> float | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def frame_rate(video: av.VideoStream) -> Fraction | None:
+    """Frames a second, as far as the container says. Where that is a frame for every tick of a finer clock
+    (DV says 60,000), what FFmpeg guesses."""
+    said, guessed = video.average_rate, video.guessed_rate
+    if said and guessed and video.time_base and guessed < said >= 1 / video.time_base:
+        return guessed
+    return said or guessed
+
+
 def describe(container: av.container.InputContainer, video: av.VideoStream) -> VideoInfo:
     duration: float | None = None
     if video.duration is not None and video.time_base is not None:
@@ -156,7 +165,7 @@ def describe(container: av.container.InputContainer, video: av.VideoStream) -> V
         duration = container.duration / av.time_base
     return VideoInfo(
         time_base=video.time_base or Fraction(1, av.time_base),
-        rate=video.average_rate or video.guessed_rate,
+        rate=frame_rate(video),
         # AVI counts empty packets, which stand for a picture shown again.
         frames=0 if container.format.name == "avi" else video.frames,
         duration_seconds=duration,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from banet_stream.errors import InputError, Interrupted
 from banet_stream.frame import Frame, Packet, rgb_of
 from banet_stream.opening import local_path
 from banet_stream.photo import open_photo
+from banet_stream.stream import process
 from banet_stream.unpack import decode_packet
 
 Clip = Callable[..., Path]
@@ -324,6 +326,24 @@ def test_a_start_loses_no_frame(tmp_path: Path, suffix: str, codec: str, keys: i
     assert [f.pts_seconds for f in frames] == pytest.approx([i / 25 for i in range(20)], abs=1e-4)
     assert [float(f.planes[0].float().mean()) for f in frames] == pytest.approx(levels[30:50], abs=1)
     assert source.damaged == 0
+
+
+def test_dv_has_its_own_rate(tmp_path: Path) -> None:
+    """FFmpeg names its clock's, 60,000 a second, with which MP4 can't take the tape's timecode."""
+    path, out = tmp_path / "tape.dv", tmp_path / "out.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for index in range(5):
+            frame = av.VideoFrame.from_ndarray(np.full((576, 720, 3), 40 * index, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with closing(Source(path)) as source:
+        assert source.info.rate == 25
+        assert source.expected_frames == 5
+    summary = process(path, out, background="#102030", deinterlace="off")
+    with av.open(str(out)) as found:
+        assert (summary.frames, found.streams.video[0].average_rate) == (5, 25)
 
 
 def noise(index: int) -> av.VideoFrame:
