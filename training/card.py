@@ -133,6 +133,7 @@ class Measurement:
 def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *, half: bool = False) -> str:
     """The card of a checkpoint's averaged weights, in Markdown."""
     config = state["config"]
+    blocks = config.get("context", 0)
     return TEMPLATE.format(
         name=name,
         stored="kernels float16, the rest float32" if half else "float32",
