@@ -139,9 +139,7 @@ def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *,
         stored="kernels float16, the rest float32" if half else "float32",
         option=" --half" if half else "",
         **{key: config[key] for key in ("channels", "detail_stride", "temperature", "iterations")},
-        context=f" and {config['context']} context blocks at 1/32 and at 1/16"
-        if config.get("context")
-        else "",
+        context=f" and {blocks} context blocks at 1/32 and at 1/16 each" if blocks else "",
         iteration=state["iteration"],
         parameters=networks.parameters(networks.build(config)),
         pictures=measured[0].pictures,
