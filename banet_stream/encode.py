@@ -35,6 +35,7 @@ from .hdr import is_hdr
 from .layouts import Fitter, fitting_form
 from .opening import DAMAGED_DATA, reason
 from .output import Output, check_place, describe_size, free_part, move_into_place
+from .subtitles import Translator, add_translated
 
 if TYPE_CHECKING:
     from .photo import Photo
@@ -79,8 +80,8 @@ class Sink(Output):
         self._video_only = video_only
         self._container: av.container.OutputContainer | None = None
         self._video: av.VideoStream | None = None
-        # By source index our stream; what is re-encoded has a Fitter.
-        self._passed: dict[int, tuple[Stream, Fitter | None]] = {}
+        # By source index our stream; sound that is re-encoded has a Fitter, subtitles have a Translator.
+        self._passed: dict[int, tuple[Stream, Fitter | Translator | None]] = {}
         self._last_dts: dict[int, tuple[int, int]] = {}  # of what is copied; how many came there before it
         self._sound_until: dict[int, Fraction] = {}  # of what is re-encoded, in seconds
 
@@ -137,7 +138,8 @@ class Sink(Output):
     def _flush_sound(self) -> None:
         for source in self.source.passed:
             stream, fitter = self._passed.get(source.index, (None, None))
-            if isinstance(stream, av.AudioStream) and isinstance(source, av.AudioStream) and fitter:
+            if isinstance(source, av.AudioStream) and isinstance(fitter, Fitter):
+                assert isinstance(stream, av.AudioStream)
                 for sound in source.codec_context.decode(None):
                     self._encode_sound(fitter.fit(sound), stream)
                 self._encode_sound(fitter.flush(), stream)
@@ -263,8 +265,14 @@ class Sink(Output):
         return ""
 
     def _encode_again(self, stream: Stream, why: str) -> bool:
-        """Adds a stream for sound that can't be copied, and says why; False: there is no way to encode it."""
+        """Adds a stream for what can't be copied, and says why; False: there is no way to encode it."""
         assert self._container is not None
+        if stream.type == "subtitle":
+            translated = add_translated(self._container, stream)
+            if translated is not None:
+                self._passed[stream.index] = translated
+                self.notices.append(f"{why}: re-encoded as {translated[0].codec_context.name}")
+            return translated is not None
         if not isinstance(stream, av.AudioStream) or self._container.default_audio_codec == "none":
             return False
         context, name = stream.codec_context, self._container.default_audio_codec.replace("opus", "libopus")
@@ -285,7 +293,9 @@ class Sink(Output):
         if entry is None:
             return
         stream, fitter = entry
-        if fitter:
+        if isinstance(fitter, Translator):
+            self._translate(packet, stream, fitter)
+        elif fitter:
             assert isinstance(stream, av.AudioStream)
             for sound in self.source.decode_sound(packet):
                 if self._comes_next(sound, stream):
@@ -294,6 +304,13 @@ class Sink(Output):
                     self.source.damaged += 1
         elif packet.pts is not None:
             self._copy(packet, stream)
+
+    def _translate(self, packet: Packet, stream: Stream, translator: Translator) -> None:
+        try:
+            for told in translator.translate(packet):
+                self._copy(told, stream)
+        except FFmpegError as error:
+            self.source.note_damage(error)
 
     def _copy(self, packet: Packet, stream: Stream) -> None:
         source = packet.stream

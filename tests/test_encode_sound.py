@@ -140,11 +140,23 @@ def test_sound_that_a_muxer_knows_and_refuses(tmp_path: Path, suffix: str) -> No
     assert len(read(sink.path).frames) == 10
 
 
-def test_subtitles_that_begin_together(clip: Clip, tmp_path: Path) -> None:
-    source = tmp_path / "in.mkv"
-    with av.open(str(clip())) as from_clip, av.open(str(source), "w") as container:
+ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize
+Style: Default,Arial,16
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+
+
+def write_words(path: Path, clip: Path, header: bytes | None) -> Path:
+    with av.open(str(clip)) as from_clip, av.open(str(path), "w") as container:
         pictures = container.add_stream_from_template(from_clip.streams.video[0])
         words = container.add_stream("ass")
+        words.codec_context.subtitle_header = header
         for packet in from_clip.demux(video=0):
             if packet.dts is not None:
                 packet.stream = pictures
@@ -154,10 +166,25 @@ def test_subtitles_that_begin_together(clip: Clip, tmp_path: Path) -> None:
             line.pts = line.dts = begin
             line.duration, line.time_base, line.stream = 200, Fraction(1, 1000), words
             container.mux(line)
-    sink = copy(source, tmp_path / "out.mkv")
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "ass"), (".mp4", "mov_text"), (".webm", "webvtt")])
+def test_subtitles_that_begin_together(clip: Clip, tmp_path: Path, suffix: str, codec: str) -> None:
+    sink = copy(write_words(tmp_path / "in.mkv", clip(), ASS_HEADER), tmp_path / f"out{suffix}")
     assert sink.source.damaged == 0
     with av.open(str(sink.path)) as container:
-        assert len([p for p in container.demux(subtitles=0) if p.size]) == 3
+        assert container.streams.subtitles[0].codec_context.codec.canonical_name == codec
+        lines = [bytes(p) for p in container.demux(subtitles=0)]
+    assert [line[-6:] for line in lines if b"line" in line] == [b"line 0", b"line 1", b"line 2"]
+
+
+def test_subtitles_that_say_too_little_of_themselves_are_left_out(clip: Clip, tmp_path: Path) -> None:
+    source = write_words(tmp_path / "in.mkv", clip(), None)
+    sink = copy(source, tmp_path / "out.mp4")
+    assert [n for n in sink.notices if "can't hold subtitle 1 (ssa): left out" in n]
+    assert len(read(sink.path).frames) == 12
+    assert not copy(source, tmp_path / "out.mkv").notices
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mov", ".webm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -165,4 +166,15 @@ def test_subtitles_are_kept_with_their_time_and_language(small_matter: Matter, t
     assert subtitles(tmp_path / "out.mkv") == subtitles(source)
     assert [content for _, content in subtitles(source)] == [b"Hello", b"there"]
     summary = process(source, tmp_path / "out.mp4", background="black", matter=small_matter)
-    assert any("can't hold subtitle" in notice for notice in summary.notices)
+    assert any(re.search(r"can't hold subtitle .* re-encoded as mov_text", n) for n in summary.notices)
+    told = [(at, content) for at, content in subtitles(tmp_path / "out.mp4") if len(content) > 2]  # not gaps
+    assert [at for at, _ in told] == pytest.approx([0.4, 1.0], abs=0.001)
+    assert [content[2:] for _, content in told] == [b"Hello", b"there"]
+    process(
+        tmp_path / "out.mp4",
+        tmp_path / "part.webm",
+        background="black",
+        matter=small_matter,
+        start_seconds=0.8,
+    )
+    assert subtitles(tmp_path / "part.webm") == [(pytest.approx(0.2, abs=0.001), b"there")]
