@@ -62,7 +62,9 @@ def milliseconds(ways: Sequence[Look], size: int, runs: int = 30) -> list[float]
 
 def with_stride(model: str, stride: int) -> BANet:
     trained = load_network(model)
-    network = BANet(trained.channels, detail_stride=stride, temperature=trained.temperature)
+    network = BANet(
+        trained.channels, detail_stride=stride, temperature=trained.temperature, context=trained.context
+    )
     network.load_state_dict(trained.state_dict())
     return network.eval()
 
