@@ -121,7 +121,7 @@ def test_int8_of_other_weights_is_refused(tmp_path: Path, precision: str) -> Non
     save_file(
         {name: values + 1 for name, values in load_file(WEIGHTS / "banet64.safetensors").items()},
         mine,
-        {"channels": "64", "detail_stride": "2", "temperature": "4.0"},
+        {"channels": "64", "detail_stride": "4", "temperature": "4.0", "context": "2"},
     )
     for suffix in (".xml", ".bin"):
         shutil.copy(WEIGHTS / f"banet64-int8{suffix}", tmp_path / f"mine-int8{suffix}")

@@ -39,7 +39,13 @@ def test_command_makes_what_the_product_runs(root, tmp_path, capsys):
 
 def test_export_removes_the_graph_of_earlier_weights(root, tmp_path):
     values = {"data": str(root), "out": str(tmp_path), "iterations": 1, "batch": 2, "workers": 0}
-    values |= {"size_start": 64, "size_end": 64, "sets": {"portraits-train": 1.0}, "init": "banet64"}
+    values |= {
+        "size_start": 64,
+        "size_end": 64,
+        "sets": {"portraits-train": 1.0},
+        "init": "banet64",
+        "context": 2,
+    }
     train.train(train.Config(**values))
     shipped = tmp_path / "shipped"
     shipped.mkdir()

@@ -90,7 +90,7 @@ PAPER: dict[str, Any] = {
     "sets": {"fashion-train": 1.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "best": {"optimiser": "muon", "occluders": 1.0, "detail_stride": 4},
+    "best": {"optimiser": "muon", "occluders": 1.0, "detail_stride": 4, "context": 2},
     "paper": PAPER,
     "paper-refine": PAPER
     | {
