@@ -56,13 +56,13 @@ def add_translated(
     name = USUAL_CODEC if name == "none" else name
     try:
         decoder.open(strict=False)
+        if not decoder.subtitle_header:  # of ASS without it nothing can be made
+            return None
         trial = av.CodecContext.create(name, "w")
         prepare(trial, stream)
         trial.open()
     except (FFmpegError, ValueError) as error:
         log.info("subtitles in %s can't become %s: %s", decoder.name, name, error)
-        return None
-    if not decoder.subtitle_header:  # of ASS without it nothing can be made
         return None
     added = container.add_stream(name)
     assert isinstance(added, SubtitleStream)
