@@ -33,8 +33,9 @@ FUSION_CHANNELS = 32
 # Bottlenecks at 1/4, 1/8, 1/16, 1/32: with these, 64 and 512 channels give the paper's
 # 0.62 M and 12.75 M parameters (table 2).
 STAGE_BLOCKS = (1, 3, 5, 3)
-# Of context blocks: where they stand on the way back up, how far they see, how wide they are within.
-CONTEXT_STRIDES = (32, 16)
+# Of context blocks: at how many levels of the way back up they stand, from the coarsest; how far they see;
+# how wide they are within.
+CONTEXT_LEVELS = 2
 CONTEXT_KERNEL = 9
 CONTEXT_CHANNELS = 4 * SEMANTIC_CHANNELS
 
@@ -115,7 +116,7 @@ class SemanticBranch(nn.Module):
             self.laterals.append(nn.Sequential(*conv_bn(outputs, SEMANTIC_CHANNELS, 1)))
             inputs = outputs
         self.context = nn.ModuleList(
-            nn.Sequential(*(ContextBlock() for _ in range(context))) for _ in CONTEXT_STRIDES
+            nn.Sequential(*(ContextBlock() for _ in range(context))) for _ in range(CONTEXT_LEVELS)
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -124,9 +125,10 @@ class SemanticBranch(nn.Module):
         for stage, lateral in zip(self.stages, self.laterals, strict=True):
             x = stage(x)
             levels.append(lateral(x))  # [N, 64, H/4 .. H/32, W/4 .. W/32]
-        coarsest, coarse = self.context
-        y = coarsest(levels.pop())
-        y = coarse(upsample(y, 2) + levels.pop())
+        first, *others = self.context
+        y = first(levels.pop())
+        for blocks in others:
+            y = blocks(upsample(y, 2) + levels.pop())
         while levels:
             y = upsample(y, 2) + levels.pop()
         return F.relu(y)

@@ -189,6 +189,83 @@ def test_second_person_stands_before_the_first():
     assert True in seen
 
 
+def coloured(number, mask):
+    """Somebody all of whose pixels have the red value ``number``."""
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    image[..., 0] = number
+    return Sample(image, mask)
+
+
+def test_groups_stand_side_by_side_the_nearer_before_the_others():
+    mask = np.zeros((150, 100), np.uint8)
+    mask[30:, 20:80] = 255  # a trunk, cut off below
+    room = np.zeros((96, 192, 3), np.uint8)
+    counts = set()
+    for seed in range(40):
+        drawn = []
+
+        def draw(drawn=drawn):
+            drawn.append(60 + 20 * len(drawn))  # the order in which they are stood there
+            return coloured(drawn[-1], mask)
+
+        made = augment.group(draw, room, 96, 192, rng=np.random.default_rng(seed))
+        assert made.matte.shape == (96, 192)
+        red = made.image[..., 0]
+        rows = [np.count_nonzero((red == number).any(1)) for number in drawn]
+        assert (
+            rows[-1] >= max(rows) - 0.15 * 96
+        )  # the nearest are the largest, but for where they begin
+        y, x = np.nonzero(red == drawn[-1])
+        assert len(y) == (np.ptp(y) + 1) * (np.ptp(x) + 1)  # and nobody stands before them
+        assert y.max() == 95  # their trunk does not end in mid-air
+        counts.add(len(drawn))
+    assert counts == {2, 3, 4, 5, 6, 7}  # the crop is twice as wide as high
+
+
+def test_groups_leave_out_whom_their_picture_cuts_off_at_both_sides():
+    """They would have to fill the crop."""
+    whole, cut = np.zeros((150, 100), np.uint8), np.full((150, 100), 255, np.uint8)
+    whole[30:, 20:80] = 255
+    room = np.zeros((96, 192, 3), np.uint8)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        turns = iter([coloured(250, cut), coloured(100, whole)] * 50)
+        made = augment.group(lambda turns=turns: next(turns), room, 96, 192, rng=rng)
+        assert made.image[..., 0].max() == 100
+    nobody = augment.group(lambda: coloured(250, cut), room, 96, 192, rng=np.random.default_rng(0))
+    assert not nobody.matte.any()
+
+
+@pytest.mark.parametrize("groups", [0.0, 0.5, 1.0])
+def test_how_often_groups_are_made(groups, monkeypatch):
+    image, mask = person(1)
+    made = []
+    monkeypatch.setattr(
+        augment, "group", lambda *_, **__: made.append(1) or Sample(image[:96, :72], mask[:96, :72])
+    )
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        augment.best("studio-train", lambda _: Sample(image, mask), 96, 72, rng=rng, groups=groups)
+        augment.best("people-train", lambda _: Sample(image, mask), 96, 72, rng=rng, groups=groups)
+    assert len(made) / 200 == pytest.approx(groups, abs=0.1 if 0 < groups < 1 else 0)
+
+
+def test_people_seen_to_their_feet_are_shown_from_near_too():
+    """Or the network knows trousers only with shoes below them."""
+    figure = np.zeros((200, 100), np.uint8)
+    figure[10:190, 40:60] = 255
+    cut = figure.copy()
+    cut[190:, 40:60] = 255
+
+    def heights(matte):
+        views = [augment.place(matte, 96, 96, rng=np.random.default_rng(seed)) for seed in range(80)]
+        return [view.scale * 200 / 96 for view in views]
+
+    assert min(heights(figure)) < 0.7
+    assert max(heights(figure)) > 2
+    assert max(heights(cut)) <= 1.25
+
+
 def test_what_is_unknown_of_one_person_stays_so():
     mask = np.full((96, 72), 255, np.uint8)
     image = np.zeros((96, 72, 3), np.uint8)

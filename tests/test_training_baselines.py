@@ -17,7 +17,7 @@ from training.baselines.common import PlainOutput
 from training.baselines.pfcn import PFCN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FIELDS = {"channels": 64, "detail_stride": 2, "temperature": 4.0}
+FIELDS = {"network": "banet", "channels": 64, "detail_stride": 2, "temperature": 4.0, "context": 0}
 # Table 2, millions.
 PAPER = {"banet": 0.62, "enet": 0.35, "bisenet": 27.01, "edanet": 0.68, "unet": 13.40, "pfcn": 134.27}
 

@@ -213,11 +213,30 @@ def test_frames_of_long_clips_stay_in_order(tmp_path, monkeypatch):
     assert [int(pair.decode().image.mean()) for pair in pairs] == [i % 256 for i in range(1100)]
 
 
+def test_groups_hold_several_people(tmp_path):
+    root = write_sets(tmp_path / "sets")
+    pairs = make(root, tmp_path / "groups.tar", "--groups", "--count", "6")
+    assert len(pairs) == 6
+    people = []
+    for pair in pairs:
+        image, matte, _ = pair.decode()
+        assert image.shape == (360, 640, 3)
+        count, _, sizes, _ = cv2.connectedComponentsWithStats((matte >= 128).astype(np.uint8))
+        people.append(np.count_nonzero(sizes[1:count, cv2.CC_STAT_AREA] > 500))
+    assert max(people) > 1
+    again = make(root, tmp_path / "again.tar", "--groups", "--count", "6")
+    assert [p.image for p in again] == [p.image for p in pairs]
+
+
 def test_composites_refuse_what_they_can_not_use(tmp_path, capsys):
     root = write_sets(tmp_path / "sets")
     nobody = np.zeros((96, 72), np.uint8)
     write_tar(root / "empty.tar", {"a.jpg": jpg(room(1)), "a.png": png(nobody)})
-    for words, error in ((["--people", "empty", "--count", "2"], InputError), (["--count", "0"], UsageError)):
+    for words, error in (
+        (["--people", "empty", "--count", "2"], InputError),
+        (["--count", "0"], UsageError),
+        (["--groups", "--frames", "2"], UsageError),
+    ):
         with pytest.raises(SystemExit) as caught:
             composites.main(["--data", str(root), "--out", str(tmp_path / "x.tar"), *words])
         assert caught.value.code == error.exit_code

@@ -69,7 +69,8 @@ def test_papers_two_stages(root, tmp_path):
     assert "Muon (Adam where there are no large kernels), weight decay 0.01 on kernels" in best
     assert "a table before people 3 %, a pattern on them 7 %" in best
     assert "table" not in text
-    assert "table" not in card.recipe({"sets": {"portraits-train": 1.0}})  # a run of before there were any
+    assert "group" not in best
+    assert "50 % of those are one of a group" in card.recipe(vars(train.parse(["--groups", "0.5"])))
 
 
 @pytest.mark.parametrize(("preset", "summit"), [("paper", 0), ("paper-refine", 19)])

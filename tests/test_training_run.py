@@ -285,6 +285,7 @@ def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whol
     early += (
         "composites",
         "occluders",
+        "groups",
         "largest_gradient",
         "precision",
         "compile",

@@ -34,8 +34,14 @@ SMALLEST_SIDE = 64
 # The paper's ranges (section 4): degrees, and factors of lightness.
 LARGEST_ANGLE = 45.0
 LIGHTNESS = (0.7, 1.3)
-# How often somebody put before another background is not alone.
+# How often somebody put before another background is not alone, where no group is made.
 COMPANY_CHANCE = 0.2
+# How large somebody put before another background is: their picture's height, in heights of the crop; the
+# second pair is of people who are seen down to their feet, so that crops end at their knees, or waist, too.
+SCALES, FULL_LENGTH_SCALES = (0.55, 1.25), (0.55, 2.2)
+# The same of a group, and how many times a picture is drawn to find somebody whom it does not cut off at both
+# sides, who would have to fill the crop.
+GROUP_SCALES, GROUP_TRIES = (0.35, 1.0), 5
 # How often somebody who is seen down to their feet stands above the crop's lower edge.
 LIFTED_CHANCE = 0.5
 # How often somebody of a set whose people may be cut out sits at a table, and how often a pattern is on them.
@@ -43,8 +49,10 @@ TABLE_CHANCE, PATTERN_CHANCE = 0.03, 0.07
 # How often a picture is shown whole, between bars.
 BARS_CHANCE = 0.06
 # Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
-# makes a portrait.
+# makes a portrait, three quarters of them what photographers call so.
 FULL_LENGTH = 1.4
+# How often a picture is seen from near: faces that fill it.
+NEAR_CHANCE = 0.12
 # Turned further than this, a picture is not enlarged until it fills the crop: little of it would be left.
 LARGEST_COVERED_ANGLE = 12.0
 
@@ -92,6 +100,7 @@ def best(
     rng: np.random.Generator,
     composites: float = 1.0,
     occluders: float = 0.0,
+    groups: float = 0.0,
 ) -> Sample:
     """Geometry, other backgrounds, light and camera faults.
 
@@ -102,15 +111,18 @@ def best(
         rng: decides.
         composites: makes ``COMPOSITE_CHANCE`` so many times as large.
         occluders: makes ``TABLE_CHANCE`` and ``PATTERN_CHANCE`` so many times as large.
+        groups: the share of those put before another background who are one of a group.
     """
     chance = composites * composite_chance(name)
     if chance and width > WIDE * height:
         chance = max(chance, WIDE_COMPOSITE_CHANCE)
-    if rng.random() < chance:
+    if rng.random() >= chance:
+        moved = warp(draw(name), height, width, rng=rng)
+    elif groups and rng.random() < groups:
+        moved = group(lambda: draw(name), draw(BACKGROUNDS).image, height, width, rng=rng)
+    else:
         people = [draw(name) for _ in range(2 if rng.random() < COMPANY_CHANCE else 1)]
         moved = composite(people, draw(BACKGROUNDS).image, height, width, rng=rng)
-    else:
-        moved = warp(draw(name), height, width, rng=rng)
     if occluders and composite_chance(name):
         moved = occluded(
             moved, lambda h, w: room_for(draw(BACKGROUNDS).image, h, w, rng), rng=rng, occluders=occluders
@@ -136,9 +148,10 @@ def paper(
     rng: np.random.Generator,
     composites: float = 0.0,
     occluders: float = 0.0,
+    groups: float = 0.0,
 ) -> Sample:
     """The paper's: rotation, flip, lightness. What is turned in from outside is black, and nobody."""
-    del composites, occluders
+    del composites, occluders, groups
     sample = draw(name)
     rows, columns = sample.matte.shape
     scale = max(height / rows, width / columns)
@@ -218,7 +231,8 @@ def covering(rows: int, columns: int, height: int, width: int, *, rng: np.random
     across = width * np.cos(turned) + height * np.sin(turned)
     along = height * np.cos(turned) + width * np.sin(turned)
     closer = rows > FULL_LENGTH * columns and rng.random() < 0.3
-    zoom = rng.uniform(1.5, 2.5) if closer else rng.uniform(1.0, 1.2)
+    near = not closer and rng.random() < NEAR_CHANCE
+    zoom = rng.uniform(1.2, 2.5 if closer else 1.8) if closer or near else rng.uniform(1.0, 1.2)
     scale = max(across / columns, along / rows) * zoom
     slack = ((columns - across / scale) / 2, (rows - along / scale) / 2)
     down = rng.uniform(0.6, 1) if closer else rng.uniform(-0.5, 1)  # heads are up there
@@ -284,6 +298,39 @@ def composite(
     return made
 
 
+def group(
+    draw: Callable[[], Sample], background: Array, height: int, width: int, *, rng: np.random.Generator
+) -> Sample:
+    """Two and more people side by side, the nearer ones larger and before the others, before ``background``.
+
+    Args:
+        draw: gives anybody.
+        background: [any, any, 3] uint8.
+        height, width: of the crop that is returned: the wider, the more people.
+        rng: decides.
+    """
+    count = int(rng.integers(2, 4 + round(2 * width / height)))
+    seats = (rng.permutation(count) + rng.uniform(0, 1, count)) / count
+    scales = np.sort(rng.uniform(*GROUP_SCALES, count))
+    made = Sample(room_for(background, height, width, rng), np.zeros((height, width), np.uint8))
+    for seat, scale in zip(seats, scales, strict=True):
+        for _ in range(GROUP_TRIES):
+            person = draw()
+            if not all(cut_off(person.matte >= 128)[:2]):
+                view = place(person.matte, height, width, rng=rng, scale=float(scale), across=float(seat))
+                made = stand_before(made, person, view)
+                break
+    return made
+
+
+def cut_off(person: NDArray[np.bool_]) -> tuple[bool, bool, bool, bool]:
+    """Where a picture's edge cuts people off: left, right, top, bottom."""
+    rows, columns = person.shape
+    left, right = (np.count_nonzero(person[:, column]) > 0.02 * rows for column in (0, -1))
+    top, bottom = (np.count_nonzero(person[row]) > 0.02 * columns for row in (0, -1))
+    return left, right, top, bottom
+
+
 def stand_before(behind: Sample, sample: Sample, view: View) -> Sample:
     """Somebody, cut out of their picture, before a crop that may hold others."""
     height, width = behind.matte.shape
@@ -301,15 +348,32 @@ def stand_before(behind: Sample, sample: Sample, view: View) -> Sample:
     return Sample(image, np.round(whole).astype(np.uint8), weight)
 
 
-def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) -> View:
+def place(
+    matte: Array,
+    height: int,
+    width: int,
+    *,
+    rng: np.random.Generator,
+    scale: float | None = None,
+    across: float | None = None,
+) -> View:
     """How somebody cut out may stand in a crop: so that no part of them that their picture cuts off ends in
-    mid-air; mostly with their head in it; with their feet, where they are seen, sometimes above its edge."""
+    mid-air; mostly with their head in it; with their feet, where they are seen, sometimes above its edge.
+
+    Args:
+        matte: their picture's, [any, any] uint8.
+        height, width: of the crop.
+        rng: decides.
+        scale: their picture's height, in heights of the crop, unless it has to be larger; drawn by default.
+        across: their middle, in widths of the crop, unless their picture cuts them off; drawn by default.
+    """
     rows, columns = matte.shape
     mirrored = bool(rng.random() < 0.5)
     person = (matte[:, ::-1] if mirrored else matte) >= 128
-    left, right = (np.count_nonzero(person[:, column]) > 0.02 * rows for column in (0, -1))
-    top, bottom = (np.count_nonzero(person[row]) > 0.02 * columns for row in (0, -1))
-    scale = rng.uniform(0.55, 1.25) * height / rows
+    left, right, top, bottom = cut_off(person)
+    if scale is None:
+        scale = rng.uniform(*(SCALES if top or bottom else FULL_LENGTH_SCALES))
+    scale *= height / rows
     if left and right:
         scale = max(scale, width / columns)
     if top:
@@ -321,7 +385,7 @@ def place(matte: Array, height: int, width: int, *, rng: np.random.Generator) ->
         inwards = half - rng.uniform(0, 0.2) * width  # the cut side on the crop's edge, or beyond it
         x = inwards if left else width - inwards
     else:
-        x = rng.uniform(0.2, 0.8) * width
+        x = (rng.uniform(0.2, 0.8) if across is None else across) * width
     above = height * rng.uniform(1, 1.15) - rows * scale  # where the picture's upper edge comes to lie
     head = scale * int(person.any(1).argmax())
     if top:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from . import augment, checkpoint, losses, networks, sets
-from .config import Config
 
 PSEUDO = "**pseudo-labels**: soft mattes that RobustVideoMatting's program put out"
 # What the sets are and where their labels come from.
@@ -133,7 +132,7 @@ class Measurement:
 def text(name: str, state: checkpoint.State, measured: Sequence[Measurement], *, half: bool = False) -> str:
     """The card of a checkpoint's averaged weights, in Markdown."""
     config = state["config"]
-    blocks = config.get("context", 0)
+    blocks = config["context"]
     return TEMPLATE.format(
         name=name,
         stored="kernels float16, the rest float32" if half else "float32",
@@ -187,8 +186,7 @@ def ancestry(state: checkpoint.State) -> str:
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def recipe(config: Mapping[str, Any]) -> str:
-    c = checkpoint.fill_in(config, Config())
+def recipe(c: Mapping[str, Any]) -> str:
     sides = f"{c['size_start']}^2"
     if c["size_start"] != c["size_end"]:
         sides += f" growing to {c['size_end']}^2 (full size for the last fifth)"
@@ -220,9 +218,10 @@ def augmentation(c: Mapping[str, Any]) -> str:
             percent(c["occluders"] * chance) for chance in (augment.TABLE_CHANCE, augment.PATTERN_CHANCE)
         )
         occluders = f"\n- In the same sets: a table before people {table}, a pattern on them {pattern}."
+    groups = f"\n  {percent(c['groups'])} of those are one of a group." if chances and c["groups"] else ""
     return f"""scale, rotation (mostly a few degrees, up to 45), shift, flip; lightness 0.7 to 1.3,
   contrast, gamma, colour cast, saturation, blur, motion blur, sensor noise, JPEG.
-- People cut out and put before other backgrounds: {chances or "none"}{wide}.{occluders}"""
+- People cut out and put before other backgrounds: {chances or "none"}{wide}.{groups}{occluders}"""
 
 
 def percent(chance: float) -> str:

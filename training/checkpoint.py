@@ -27,6 +27,7 @@ from banet_stream.engines import WEIGHTS, load_network
 from banet_stream.errors import OutputError, UsageError, WeightsError, first_line
 
 from . import networks
+from .config import Config
 
 State = dict[str, Any]
 REQUIRED = ("iteration", "config", "model", "ema", "optimiser", "schedule")
@@ -58,7 +59,8 @@ def save(path: Path, state: State) -> None:
 
 
 def load(path: Path, device: str = "cpu") -> State:
-    """A checkpoint that ``training.train`` wrote.
+    """A checkpoint that ``training.train`` wrote. Fields of its configuration that came later have their
+    defaults, which are what was done before.
 
     Raises:
         WeightsError: when there is none, or the file is damaged or something else.
@@ -72,7 +74,7 @@ def load(path: Path, device: str = "cpu") -> State:
     missing = [key for key in REQUIRED if not isinstance(state, dict) or key not in state]
     if missing:
         raise WeightsError(f"{path}: is no checkpoint of training.train (no {', '.join(missing)})")
-    return dict(state)
+    return dict(state) | {"config": dataclasses.asdict(Config()) | state["config"]}
 
 
 def refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -92,11 +94,6 @@ def refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, An
             f"{path} belongs to another run: {'; '.join(changed)}. Give the same options to go on with it, "
             f"or another --out (with --init {path} to start from its weights)"
         )
-
-
-def fill_in(saved: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
-    """A checkpoint's configuration; fields that came later have defaults, which are what was done before."""
-    return dataclasses.asdict(defaults) | dict(saved)
 
 
 def network(model: str | Path) -> nn.Module:
@@ -131,7 +128,7 @@ def refuse_baseline(config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: when the configuration is another network's.
     """
-    name = config.get("network", "banet")
+    name = config["network"]
     if name != "banet":
         raise UsageError(f"this checkpoint holds the baseline {name}, which only training can run")
 
@@ -149,8 +146,7 @@ def write_weights(path: Path, state: State, *, half: bool = False) -> None:
     config = state["config"]
     refuse_baseline(config)
     tensors = {name: stored(value, half=half).contiguous() for name, value in state["ema"].items()}
-    metadata = {name: str(config[name]) for name in ("channels", "detail_stride", "temperature")}
-    metadata["context"] = str(config.get("context", 0))
+    metadata = {name: str(config[name]) for name in ("channels", "detail_stride", "temperature", "context")}
     metadata["iteration"] = str(state["iteration"])
     metadata["sets"] = json.dumps(sets_seen(state))
     part = path.with_suffix(".part")

@@ -4,10 +4,12 @@ python -m training.composites --data ../shared/data --people portraits-val --out
 python -m training.evaluate --model banet64 --product --size 512 --data composites.tar --sheet worst.png
 python -m training.composites --data ../shared/data --frames 8 --count 20 --out clips.tar
 python -m training.evaluate --model banet64 --product --size 512 --clips --data clips.tar
+python -m training.composites --data ../shared/data --people portraits-val --groups --out groups.tar
 
-A composite is made as in training, with a webcam's noise and compression. With --frames each is a clip in
-which the person drifts and grows slowly, the room stands still and the noise is another in every frame: dtSSD
-then tells the mattes' flicker. The same command makes the same set.
+A composite is made as in training, with a webcam's noise and compression. With --groups several people
+stand in each. With --frames each is a clip in which the person drifts and grows slowly, the room stands still
+and the noise is another in every frame: dtSSD then tells the mattes' flicker. The same command makes the same
+set.
 """
 
 from __future__ import annotations
@@ -35,16 +37,20 @@ DRIFT, GROWTH = 3.0, 1.004
 SMALLEST_PERSON = 0.03
 
 
+def group(people: Sequence[Pair], rooms: Sequence[Pair], rng: np.random.Generator) -> Sample:
+    """One composite of several people: [360, 640]."""
+    room = pick(rooms, rng).image
+    made = augment.group(lambda: pick(people, rng), room, HEIGHT, WIDTH, rng=rng)
+    noise, quality = rng.uniform(*NOISE), int(rng.integers(*JPEG_QUALITY))
+    return made._replace(image=filmed(made.image, noise, quality, rng))
+
+
 def clip(
     people: Sequence[Pair], rooms: Sequence[Pair], frames: int, rng: np.random.Generator
 ) -> list[Sample]:
     """One composite, or the frames of one: each [360, 640]."""
-
-    def pick(pairs: Sequence[Pair]) -> Sample:
-        return pairs[int(rng.integers(len(pairs)))].decode()
-
-    person = pick(people)
-    room = augment.room_for(pick(rooms).image, HEIGHT, WIDTH, rng)
+    person = pick(people, rng)
+    room = augment.room_for(pick(rooms, rng).image, HEIGHT, WIDTH, rng)
     behind = Sample(room, np.zeros((HEIGHT, WIDTH), np.uint8))
     view = augment.place(person.matte, HEIGHT, WIDTH, rng=rng)
     drift, noise = rng.uniform(-DRIFT, DRIFT), rng.uniform(*NOISE)
@@ -56,6 +62,10 @@ def clip(
         shift = (view.shift[0] + drift / view.scale, view.shift[1])
         view = replace(view, scale=view.scale * GROWTH, shift=shift)
     return made
+
+
+def pick(pairs: Sequence[Pair], rng: np.random.Generator) -> Sample:
+    return pairs[int(rng.integers(len(pairs)))].decode()
 
 
 def filmed(image: Array, noise: float, quality: int, rng: np.random.Generator) -> Array:
@@ -80,7 +90,7 @@ def files(options: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
         tries += 1
         if tries > 20 * options.count:
             raise InputError(f"{options.people}: hardly any picture of it makes a composite with a person")
-        frames = clip(people, rooms, options.frames, rng)
+        frames = [group(people, rooms, rng)] if options.groups else clip(people, rooms, options.frames, rng)
         if min((f.matte >= 128).mean() for f in frames) < SMALLEST_PERSON:
             continue
         for number, frame in enumerate(frames, 1):
@@ -96,6 +106,8 @@ def run(options: argparse.Namespace) -> None:
     for name in ("count", "frames"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name}: must be 1 or more, got {getattr(options, name)}")
+    if options.groups and options.frames > 1:
+        raise UsageError(f"--groups: stand still, so --frames must be 1, got {options.frames}")
     tars.write(Path(options.out), files(options))
     print(
         f"{options.out}: {options.count} x {options.frames} pictures of {options.people} before backgrounds"
@@ -113,6 +125,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="FILE.tar")
     parser.add_argument("--count", type=int, default=100, help="composites or clips (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=1, help="of each clip (default: %(default)s)")
+    parser.add_argument("--groups", action="store_true", help="several people in each picture")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(arguments)
 

@@ -35,6 +35,7 @@ class Config:
     augmentation: str = "best"  # or paper: rotation, flip, lightness
     composites: float = 1.0  # makes the chance to be put before another background so many times as large
     occluders: float = 0.0  # the same of tables before people, and of patterns on them
+    groups: float = 0.0  # share of those put before another background who are one of a group
     size_start: int = 192  # crops have size^2 pixels, growing from start to end
     size_end: int = 320
     refine_weight: float = 0.0  # gamma of eq. (8): 0.1 in the paper's second stage
@@ -136,6 +137,7 @@ def check(config: Config) -> None:
         "largest_gradient",
         "composites",
         "occluders",
+        "groups",
         "evaluate_every",
     ):
         if getattr(config, name) < 0:

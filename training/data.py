@@ -69,7 +69,8 @@ class Samples(IterableDataset[Batch]):
         span: iterations to make batches for.
         seed: of everything random here.
         augmentation: one of ``augment.AUGMENTATIONS``.
-        composites, occluders: make chances so many times as large (``augment.best``).
+        composites, occluders, groups: how often people are put before another background, and how
+            (``augment.best``).
         share: of the samples: (which training process this is, how many there are).
         skip_broken: draw again, with a line on the error stream, where a picture can't be read.
 
@@ -89,6 +90,7 @@ class Samples(IterableDataset[Batch]):
         augmentation: str = "best",
         composites: float = 1.0,
         occluders: float = 0.0,
+        groups: float = 0.0,
         share: tuple[int, int] = (0, 1),
         skip_broken: bool = False,
     ) -> None:
@@ -99,7 +101,7 @@ class Samples(IterableDataset[Batch]):
         self.names, self.chances = list(weights), [weight / total for weight in weights.values()]
         self.batch, self.shapes, self.span, self.seed = batch, shapes, span, seed
         self.augment = functools.partial(
-            augment.AUGMENTATIONS[augmentation], composites=composites, occluders=occluders
+            augment.AUGMENTATIONS[augmentation], composites=composites, occluders=occluders, groups=groups
         )
         self.share, self.skip_broken = share, skip_broken
         self.broken: set[str] = set()

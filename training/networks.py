@@ -23,7 +23,7 @@ def banet(config: Mapping[str, Any]) -> BANet:
         config["channels"],
         detail_stride=config["detail_stride"],
         temperature=config["temperature"],
-        context=config.get("context", 0),
+        context=config["context"],
     )
 
 
@@ -44,12 +44,12 @@ NAMES = tuple(BUILDERS)
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
-    """The untrained network of a configuration; without the field ``network`` (early checkpoints) BANet.
+    """The untrained network of a configuration.
 
     Raises:
         ValueError: naming the value that makes no network.
     """
-    return BUILDERS[config.get("network", "banet")](config)
+    return BUILDERS[config["network"]](config)
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -51,8 +51,7 @@ class Run:
         torch.manual_seed(config.seed)  # the initial weights
         saved = checkpoint.load(self.path, config.device) if self.path.exists() else None
         if saved:
-            earlier = checkpoint.fill_in(saved["config"], Config())
-            checkpoint.refuse_other_config(self.path, earlier, dataclasses.asdict(config))
+            checkpoint.refuse_other_config(self.path, saved["config"], dataclasses.asdict(config))
 
         model = networks.build(dataclasses.asdict(config))
         if config.init and not saved:
@@ -226,6 +225,7 @@ def open_data(config: Config, span: range, world: World) -> tuple[data.Samples, 
         augmentation=config.augmentation,
         composites=config.composites,
         occluders=config.occluders,
+        groups=config.groups,
         share=(world.rank, world.size),
         skip_broken=skip,
     )
