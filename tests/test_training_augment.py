@@ -212,9 +212,7 @@ def test_groups_stand_side_by_side_the_nearer_before_the_others():
         assert made.matte.shape == (96, 192)
         red = made.image[..., 0]
         rows = [np.count_nonzero((red == number).any(1)) for number in drawn]
-        assert (
-            rows[-1] >= max(rows) - 0.15 * 96
-        )  # the nearest are the largest, but for where they begin
+        assert rows[-1] >= max(rows) - 0.15 * 96  # the nearest are the largest, but for where they begin
         y, x = np.nonzero(red == drawn[-1])
         assert len(y) == (np.ptp(y) + 1) * (np.ptp(x) + 1)  # and nobody stands before them
         assert y.max() == 95  # their trunk does not end in mid-air

@@ -304,7 +304,8 @@ def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whol
     assert_same_state(whole / "checkpoint.pt", tmp_path / "resumed" / "checkpoint.pt")
     run = train.Run(configure(root, tmp_path / "new", init=str(tmp_path / "old" / "checkpoint.pt")))
     assert all(torch.equal(v, state["ema"][k]) for k, v in run.model.state_dict().items())
-    assert "AdamW, weight decay 0.01 on kernels" in card.recipe(state["config"])
+    read = checkpoint.load(tmp_path / "old" / "checkpoint.pt")
+    assert "AdamW, weight decay 0.01 on kernels" in card.recipe(read["config"])
 
 
 def test_weights_of_another_network_are_refused(root, whole, tmp_path):
