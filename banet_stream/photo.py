@@ -23,6 +23,8 @@ from .sequence import quantise, rgb_samples
 
 # What is taken for a photo by its content; moving GIF and PNG are videos.
 FORMATS = ("JPEG", "MPO", "HEIF", "PNG", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "GIF", "JPEG2000")
+# TGA begins with no signature: without its extension much else could be one.
+TARGA = ".tga"
 # Extension -> Pillow's format and how it is written: near lossless, with colour in full resolution.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 4}),
@@ -123,8 +125,9 @@ def open_photo(path: str | Path) -> Photo | None:
     """
     if not may_be_picture(path):
         return None
+    formats = (*FORMATS, "TGA") if Path(path).suffix.lower() == TARGA else FORMATS
     try:
-        with open_image(path, FORMATS) as image:
+        with open_image(path, formats) as image:
             if is_moving(image, path):
                 return None
             return Photo(path, image)

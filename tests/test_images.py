@@ -200,7 +200,7 @@ def test_jpeg_is_not_transparent(tmp_path: Path) -> None:
         process(tmp_path / "in.png", tmp_path / "out.jpg", background="transparent")
 
 
-@pytest.mark.parametrize("name", ["in.gif", "in.jp2"])
+@pytest.mark.parametrize("name", ["in.gif", "in.jp2", "in.tga"])
 def test_still_pictures_of_other_kinds(matter: Matter, tmp_path: Path, name: str) -> None:
     portrait(64, 80).save(tmp_path / name)
     process(tmp_path / name, tmp_path / "out.png", background="green", matter=matter)
