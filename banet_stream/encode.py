@@ -254,7 +254,8 @@ class Sink(Output):
                 added_stream = self._passed[stream.index][0]
                 added_stream.metadata.update(lasting(stream.metadata))
                 added_stream.disposition = stream.disposition
-        self.notices += notices_of_left_out(self.source.left_out)
+        timecode = self.source.video_metadata.get("timecode")
+        self.notices += notices_of_left_out(s for s in self.source.left_out if not is_timecode(s, timecode))
 
     def _why_not_copied(self, stream: Stream, label: str) -> str:
         """What keeps a stream's packets from being taken as they are; empty: nothing."""
@@ -364,6 +365,12 @@ def lacks_header(stream: Stream) -> bool:
     """
     context = stream.codec_context
     return context.name == "aac" and not (context.extradata or stream.profile)
+
+
+def is_timecode(stream: Stream, timecode: str | None) -> bool:
+    """Whether all that a MOV's stream says is the picture's timecode, which every container here keeps: a MOV
+    and MP4 in such a stream of its own, which their muxer makes."""
+    return stream.type == "data" and timecode is not None and stream.metadata.get("timecode") == timecode
 
 
 def notices_of_left_out(streams: Iterable[Stream]) -> Iterator[str]:

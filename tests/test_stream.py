@@ -372,6 +372,27 @@ def test_chapters_of_mp4_are_no_stream_left_out(matter: Matter, tmp_path: Path, 
         assert [c["metadata"]["title"] for c in container.chapters()] == ["One"]
 
 
+@pytest.mark.parametrize("suffix", [".mov", ".mp4", ".mkv"])
+def test_timecode_of_a_stream_of_its_own_is_kept(
+    matter: Matter, tmp_path: Path, clip: Clip, suffix: str
+) -> None:
+    timecode = {"timecode": "01:02:03:04"}
+    with av.open(str(clip())) as old, av.open(str(tmp_path / "in.mov"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        stream.metadata.update(timecode)
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    output = tmp_path / f"out{suffix}"
+    summary = process(tmp_path / "in.mov", output, matter=matter)
+    assert not [notice for notice in summary.notices if "left out" in notice]
+    with av.open(str(tmp_path / "in.mov")) as old, av.open(str(output)) as new:
+        assert len(old.streams.data) == 1
+        held = {key.lower(): value for key, value in new.streams.video[0].metadata.items()}
+        assert held["timecode"] == timecode["timecode"]
+
+
 def test_streams_left_out_are_told_kind_by_kind(matter: Matter, tmp_path: Path, clip: Clip) -> None:
     with av.open(str(clip())) as old, av.open(str(tmp_path / "in.mkv"), "w") as new:
         streams = [new.add_stream_from_template(old.streams.video[0]) for _ in range(2)]
