@@ -49,7 +49,7 @@ TABLE_CHANCE, PATTERN_CHANCE = 0.03, 0.07
 # How often a picture is shown whole, between bars.
 BARS_CHANCE = 0.06
 # Pictures taller than this, as a multiple of their width, show people from head to foot: their upper third
-# makes a portrait, three quarters of them what photographers call so.
+# makes a portrait, and more of them one to the waist or to the knees.
 FULL_LENGTH = 1.4
 # How often a picture is seen from near: faces that fill it.
 NEAR_CHANCE = 0.12
