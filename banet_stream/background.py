@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,17 +17,27 @@ from torch import Tensor
 
 from . import hdr, ops
 from .errors import BackgroundError, InputError
-from .frame import Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns
+from .fields import Deinterlacer
+from .fitting import is_grey, with_chroma
+from .frame import LIMITED, Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns, rgb_of
 from .images import (
     UNREADABLE,
     convert_colours,
-    eight_bits,
+    in_srgb,
     is_moving,
     may_be_picture,
     open_image,
-    turn_upright,
 )
-from .opening import can_be_read_again, describe, frame_rate, is_url, local_path, open_input, picture_streams
+from .opening import (
+    can_be_read_again,
+    describe,
+    frame_rate,
+    is_url,
+    local_path,
+    open_input,
+    picture_streams,
+    reason,
+)
 from .unpack import Clock
 
 DEFAULT_BLUR_STRENGTH = 50.0
@@ -59,7 +71,9 @@ class Background(ABC):
         return
 
     def suit(self, profile: bytes | None) -> None:
-        """Told of the ICC profile of the photo it will be behind; None: colours are as their tags say."""
+        """Told before a run of the ICC profile of the photo it will be behind; with None colours are as their
+        tags say. What moves begins anew.
+        """
         return
 
     def close(self) -> None:
@@ -102,14 +116,7 @@ class Still(Background):
         key = (geometry(frame), self.profile)
         if key != self._key:
             self._key = key
-            planes = ops.rgb_to_planes(
-                hdr.place(self.rgb(frame), frame.colour),
-                matrix=frame.colour.matrix,
-                full_range=frame.colour.full_range,
-                depth=frame.format.depth,
-                subsampling=frame.format.subsampling,
-            )
-            self._planes = [plane.to(frame.device) for plane in planes]
+            self._planes = planes_like(frame, hdr.place(self.rgb(frame), frame.colour))
         return self._planes
 
     def suit(self, profile: bytes | None) -> None:
@@ -167,6 +174,7 @@ class Video(Background):
         self._first_seconds = self._seconds(self._current)
         self._next = self._read()
         self._start_seconds: float | None = None
+        self._profile: bytes | None = None
         self._planes: list[Tensor] = []
         self._shown: av.VideoFrame | None = None
 
@@ -188,6 +196,19 @@ class Video(Background):
         """See Background."""
         self._start_seconds = frame.pts_seconds
 
+    def suit(self, profile: bytes | None) -> None:
+        """See Background."""
+        if profile != self._profile:
+            self._profile, self._shown = profile, None
+        if self._start_seconds is None:
+            return
+        self._start_seconds = None
+        self._rewind()
+        first = self._read()
+        if first is not None:  # else it can't be read again, and its last picture stays
+            self._current, self._next = first, self._read()
+            self._loop_seconds = self._last_seconds = 0.0
+
     def close(self) -> None:
         """See Background."""
         self._container.close()
@@ -204,8 +225,15 @@ class Video(Background):
         self._begin_again()
 
     def _begin_again(self) -> None:
-        self._clock = Clock(self._info)
-        self._frames = self._container.decode(self._stream)
+        self._frames = self._pictures()
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        """From where the container is, with times that rise, and deinterlaced where they are marked so."""
+        clock, fields = Clock(self._info), Deinterlacer("auto")
+        for picture in self._container.decode(self._stream):
+            picture.pts = clock.timestamp(picture)
+            yield from fields.push(picture)
+        yield from fields.flush()
 
     def _rewind(self) -> None:
         """Back to the top; what can't be read again has ended, and its last picture stays."""
@@ -225,8 +253,8 @@ class Video(Background):
     def _advance(self, seconds: float) -> None:
         """Moves to the frame shown ``seconds`` after the start."""
         while True:
-            if self._next is None:  # the end: from the top, one frame's time after the last
-                step = 1 / float(frame_rate(self._stream) or 25)
+            if self._next is None:  # the end: from the top, once the last one was shown for its time
+                step = self._lasts()
                 if seconds + ROUNDING_SECONDS < self._last_seconds + step:
                     return
                 self._rewind()
@@ -245,22 +273,50 @@ class Video(Background):
 
     def _read(self) -> av.VideoFrame | None:
         try:
-            picture = next(self._frames, None)
+            return next(self._frames, None)
         except (FFmpegError, OSError):
             return None  # cut off here: the loop starts again
-        if picture is not None:
-            picture.pts = self._clock.timestamp(picture)
-        return picture
+
+    def _lasts(self) -> float:
+        """Seconds of the current picture: what the file says, else as its rate has it."""
+        assert self._current is not None
+        own = float((self._current.duration or 0) * self._info.time_base)
+        return own if own > 0 else 1 / float(frame_rate(self._stream) or 25)
 
     def _seconds(self, picture: av.VideoFrame) -> float:
         return float((picture.pts or 0) * self._info.time_base)
 
     def _convert(self, frame: Frame) -> list[Tensor]:
-        assert self._current is not None
-        if self._graph is None:
-            self._graph = fitting_graph(self.name, self._stream, self._current, frame)
-        self._graph.vpush(self._current)
-        return [p.to(frame.device, copy=True) for p in planes_of(self._graph.vpull(), frame.format)]
+        picture = self._current
+        assert picture is not None
+        if is_grey(picture) and int(picture.color_range) == LIMITED:
+            picture = with_chroma(picture)
+        try:
+            if self._graph is None:
+                self._graph = fitting_graph(self.name, self._stream, picture, frame)
+            self._graph.vpush(picture)
+            planes = planes_of(self._graph.vpull(), frame.format)
+        except FFmpegError as error:
+            raise BackgroundError(
+                f"{self.name}: can't be made to fit the frames ({reason(error)})"
+            ) from error
+        if self._profile is None:
+            return [plane.to(frame.device, copy=True) for plane in planes]
+        fitted = Image.fromarray(rgb_of(replace(frame, planes=planes)))
+        converted = np.asarray(convert_colours(fitted, None, self._profile), np.float32) / 255
+        return planes_like(frame, torch.from_numpy(converted))
+
+
+def planes_like(frame: Frame, rgb: Tensor) -> list[Tensor]:
+    """[H, W, 3] in 0..1 as planes of the frame's layout and colour, beside it."""
+    planes = ops.rgb_to_planes(
+        rgb,
+        matrix=frame.colour.matrix,
+        full_range=frame.colour.full_range,
+        depth=frame.format.depth,
+        subsampling=frame.format.subsampling,
+    )
+    return [plane.to(frame.device) for plane in planes]
 
 
 def fitting_graph(name: str, stream: av.VideoStream, first: av.VideoFrame, frame: Frame) -> av.filter.Graph:
@@ -282,7 +338,7 @@ def fitting_graph(name: str, stream: av.VideoStream, first: av.VideoFrame, frame
     filters = [
         *(["hflip"] if is_mirrored(first) else []),
         *turns[turn],
-        f"crop={right - left}:{bottom - top}:{left}:{top}",
+        f"crop={right - left}:{bottom - top}:{left}:{top}:exact=1",
         f"scale={width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int"
         f":in_color_matrix={source.matrix}:out_color_matrix={target.matrix}"
         f":in_range={ranges[source.full_range]}:out_range={ranges[target.full_range]}",
@@ -338,15 +394,18 @@ def crop_to_fill(width: int, height: int, aspect: float) -> tuple[float, float, 
     return 0, inset, width, height - inset
 
 
-def open_background(text: str, *, light_wrap: float = 0.0) -> Background:
+def open_background(text: str | Path, *, light_wrap: float = 0.0) -> Background:
     """What ``--bg`` names: a path, a colour, ``blur`` or ``blur:STRENGTH``.
 
     Raises:
-        BackgroundError: when it is none of these or can't be read, or light_wrap is not in 0..1.
+        BackgroundError: when it is none of these or can't be read, or light_wrap is not in 0..1, or there is
+            no light to wrap.
     """
     if not 0 <= light_wrap <= 1:
         raise BackgroundError(f"--light-wrap {light_wrap:g}: must be between 0 and 1")
-    background = find_background(text)
+    background = find_background(str(text))
+    if light_wrap and isinstance(background, Transparent):
+        raise BackgroundError("--light-wrap: transparent gives no light; leave one of them out")
     background.light_wrap = light_wrap
     return background
 
@@ -400,8 +459,7 @@ def find_picture(name: str) -> Picture | None:
         with open_image(name) as image:
             if is_moving(image, name):
                 return None
-            rgb = eight_bits(turn_upright(image)).convert("RGB")
-            return Picture(convert_colours(rgb, image.info.get("icc_profile"), None), name)
+            return Picture(in_srgb(image), name)
     except UnidentifiedImageError:
         return None
     except (*UNREADABLE, Image.DecompressionBombError) as error:

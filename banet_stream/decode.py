@@ -15,7 +15,7 @@ from av.stream import Stream
 
 from . import fields
 from .errors import InputError
-from .frame import Frame, Packet
+from .frame import STRANGE_MATRICES, Frame, Packet
 from .opening import (
     COVER,
     DAMAGED_DATA,
@@ -109,6 +109,10 @@ class Source:
             self.container.close()
             raise InputError(f"{self.name}: no video stream in it (it holds: {kinds})")
         self.video = streams[0]
+        strange = STRANGE_MATRICES.get(int(self.video.codec_context.colorspace))
+        if strange:
+            self.container.close()
+            raise InputError(f"{self.name}: its colours are {strange}; convert it to BT.709 or BT.2020 first")
         self.video.thread_type = "AUTO"
         passed = (s for s in self.container.streams if s.type in PASSED_TYPES and s.codec_context is not None)
         self.passed: list[Stream] = [s for s in passed if self.audio or s.type != "audio"]

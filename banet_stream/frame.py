@@ -97,6 +97,18 @@ class Colour:
 UNSPECIFIED = 2
 BT709, SMPTE170M = 1, 6  # the same numbers in all three tables
 MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020"}  # 4, 7: to two digits
+# Matrices of H.273 in which nothing here can compute: taken for another, all colours would be wrong.
+STRANGE_MATRICES = {
+    8: "YCgCo",
+    10: "BT.2020 constant luminance",
+    11: "SMPTE ST 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived, constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
 
 

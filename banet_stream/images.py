@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,8 @@ HEIC, ANY_HEIF = (b"heic", b"heix", b"heim", b"heis"), b"mif1"
 STILL_HEIF = (*HEIC, ANY_HEIF, b"avif")
 # Of JPEGs one after another Pillow would see the first.
 MOTION_JPEG = (".mjpeg", ".mjpg")
+# Pillow's modes that an ICC profile may describe.
+PROFILED = ("RGB", "L", "CMYK")
 # Pillow's modes of sixteen bits of grey, and how many of their steps are one of eight bits.
 DEEP_GREY, DEEP_GREY_STEP = ("I", "I;16", "I;16L", "I;16B", "I;16N"), 257
 
@@ -33,7 +35,8 @@ def open_image(path: str | Path, formats: Sequence[str] | None = None) -> Image.
     """As Pillow's, with its errors; it knows iPhones' HEIC, too. ``formats`` may be unknown here.
 
     Raises:
-        InputError: when it is HEIC, of which FFmpeg sees a part at best, and can't be read.
+        InputError: when it is HEIC, of which FFmpeg sees a part at best, and can't be read; or when it holds
+            floating-point numbers, of which nothing says what white is.
     """
     Image.init()
     brand = heif_brand(path)
@@ -41,11 +44,15 @@ def open_image(path: str | Path, formats: Sequence[str] | None = None) -> Image.
         learn_heif()
     known = None if formats is None else [name for name in formats if name in Image.OPEN]
     try:
-        return Image.open(path, formats=known)
+        image = Image.open(path, formats=known)
     except UNREADABLE as error:
         if brand in HEIC:
             raise InputError(f"{path}: a HEIC photo that is damaged, or of a kind unknown here") from error
         raise
+    if image.mode == "F":
+        image.close()
+        raise InputError(f"{path}: a picture of floating-point numbers; save it with 8 or 16 bits")
+    return image
 
 
 def heif_brand(path: str | Path) -> bytes:
@@ -103,8 +110,38 @@ def turn_upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def in_srgb(image: Image.Image) -> Image.Image:
+    """A picture file upright, as RGB in sRGB. What is clear in it is black: under it may be all of a room.
+
+    Raises:
+        OSError, ValueError, SyntaxError: when it can't be read.
+    """
+    profile = image.info.get("icc_profile")
+    return over_black(eight_bits(turn_upright(image)), lambda opaque: convert_colours(opaque, profile, None))
+
+
+def over_black(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """What ``convert`` makes of a picture's colours, in RGB, before black where the picture is clear."""
+    clear = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    alpha = image.convert("RGBA").getchannel("A") if clear else None
+    own = {"LA": "L", "La": "L", "1": "L"}.get(image.mode, image.mode)
+    rgb = convert(image.convert(own if own in PROFILED else "RGB")).convert("RGB")
+    return rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size), alpha)
+
+
+def colour_space(profile: bytes | None) -> str:
+    """Of what an ICC profile describes: ``RGB``, ``GRAY``, ``CMYK``; empty where it can't be read."""
+    if not profile:
+        return ""
+    try:
+        return str(ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space).strip()
+    except (ImageCms.PyCMSError, OSError):
+        return ""
+
+
 def convert_colours(image: Image.Image, source: bytes | None, target: bytes | None) -> Image.Image:
-    """RGB from one ICC profile to another, None for sRGB; as it is where one of them can't be used."""
+    """A picture (RGB, L or CMYK) from one ICC profile to another's RGB, None for sRGB; as it is where one of
+    them can't be used."""
     if source == target:
         return image
     try:

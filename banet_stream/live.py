@@ -133,7 +133,7 @@ def process_live(
     source: str | Path,
     output: str | Path | None,
     *,
-    background: str | Background = "blur",
+    background: str | Path | Background = "blur",
     matter: Matter | None = None,
     options: LiveOptions | None = None,
     stop: threading.Event | None = None,
@@ -167,6 +167,7 @@ def process_live(
             raise BackgroundError(
                 "--bg transparent: a live output can't be transparent; choose a colour, a picture or blur"
             )
+        behind.suit(None)
         target = None if output is None else os.fspath(output)
         come_from, go_to = places(local_path(os.fspath(source)), target, options)
         if go_to.kind in (Kind.FILE, Kind.HLS):

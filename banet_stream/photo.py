@@ -17,7 +17,17 @@ from . import ops
 from .codecs import EncodeOptions
 from .errors import InputError, OutputError
 from .frame import PIXEL_FORMATS, Colour, Frame, Packet, VideoInfo
-from .images import UNREADABLE, eight_bits, is_moving, may_be_picture, open_image, turn_upright
+from .images import (
+    UNREADABLE,
+    colour_space,
+    eight_bits,
+    in_srgb,
+    is_moving,
+    may_be_picture,
+    open_image,
+    over_black,
+    turn_upright,
+)
 from .output import Output, check_no_rate, check_place, free_part, move_into_place
 from .sequence import quantise, rgb_samples
 
@@ -61,14 +71,14 @@ class Photo:
                 self.notices.append(f"it holds {pages} pages: the first is taken")
             image.load()
             self.exif = self._read_exif(image)
-            upright = eight_bits(turn_upright(image))
-            # The profile describes the file's own colours: not those of CMYK turned to RGB.
-            self.profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                layers = upright.convert("RGBA")
-                black = Image.new("RGBA", layers.size, (0, 0, 0, 255))
-                upright = Image.alpha_composite(black, layers)
-            self.image = upright.convert("RGB")
+            profile = image.info.get("icc_profile")
+            # A profile of grey or CMYK describes the file's own colours: not those that they become in RGB.
+            keeps = colour_space(profile) == "RGB" and image.mode not in ("CMYK", "LAB", "YCbCr", "HSV")
+            self.profile = profile if keeps else None
+            if keeps:
+                self.image = over_black(eight_bits(turn_upright(image)), lambda opaque: opaque)
+            else:
+                self.image = in_srgb(image)
         except UNREADABLE as error:
             raise InputError(f"{path}: the picture can't be read ({error})") from error
         self.info = VideoInfo(Fraction(1, 25), Fraction(25), 1, 1 / 25, Fraction(1))

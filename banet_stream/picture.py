@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ assert PICTURE_COLOUR.range == FULL
 
 
 def replace_background(
-    rgb: NDArray[np.uint8], *, background: str | Background = "blur", matter: Matter | None = None
+    rgb: NDArray[np.uint8], *, background: str | Path | Background = "blur", matter: Matter | None = None
 ) -> NDArray[np.uint8]:
     """One picture with its people before another background.
 
@@ -76,7 +77,7 @@ class Explanation:
 
 
 def explain(
-    rgb: NDArray[np.uint8], *, background: str | Background = "blur", matter: Matter | None = None
+    rgb: NDArray[np.uint8], *, background: str | Path | Background = "blur", matter: Matter | None = None
 ) -> Explanation:
     """The inside of one picture's way through the network; arguments as in ``replace_background``."""
     matter, timings = matter or Matter(), Timings()
@@ -113,6 +114,8 @@ def frame_of(rgb: NDArray[np.uint8]) -> Frame:
     Raises:
         ValueError: when it is not uint8 [H, W, 3].
     """
+    if not isinstance(rgb, np.ndarray):
+        raise ValueError(f"rgb must be uint8 [H, W, 3], got {type(rgb).__name__}")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
         raise ValueError(f"rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
     planes = ops.rgb_to_planes(
@@ -125,7 +128,7 @@ def frame_of(rgb: NDArray[np.uint8]) -> Frame:
     return Frame(planes, PICTURE_FORMAT, PICTURE_COLOUR, pts=0, time_base=Fraction(1))
 
 
-def composited(frame: Frame, alpha: Tensor, background: str | Background) -> Frame:
+def composited(frame: Frame, alpha: Tensor, background: str | Path | Background) -> Frame:
     """``frame`` before ``background``; one that is named is opened and closed here.
 
     Raises:
@@ -134,6 +137,7 @@ def composited(frame: Frame, alpha: Tensor, background: str | Background) -> Fra
     behind = background if isinstance(background, Background) else open_background(background)
     if isinstance(behind, Transparent):
         raise BackgroundError("transparent: here the result has no alpha; cut_out gives one that has")
+    behind.suit(None)
     close: Callable[[], None] = (lambda: None) if behind is background else behind.close
     try:
         return put_before(frame, alpha, behind, Timings())

@@ -183,10 +183,14 @@ def decode_rest(
 
 
 def run_facts(
-    source: Source, background: str | Background, light_wrap: float, engine: str, options: EncodeOptions
+    source: Source,
+    background: str | Path | Background,
+    light_wrap: float,
+    engine: str,
+    options: EncodeOptions,
 ) -> dict[str, str]:
     """All that the frames of a run depend on, to be compared with an earlier one's."""
-    named = background if isinstance(background, str) else type(background).__name__
+    named = type(background).__name__ if isinstance(background, Background) else str(background)
     return {
         "INPUT": f"{source.name} {file_facts(source.name)}",
         "--bg": f"{named} {file_facts(named)}",

@@ -101,7 +101,7 @@ def process(
     source: str | Path,
     output: str | Path,
     *,
-    background: str | Background = "blur",
+    background: str | Path | Background = "blur",
     light_wrap: float = 0.0,
     matter: Matter | None = None,
     start_seconds: float = 0.0,

@@ -168,6 +168,92 @@ def test_a_gap_is_not_decoded_loop_by_loop(tmp_path: Path, monkeypatch: pytest.M
     background.close()
 
 
+def mean_shown(background: Video, seconds: float) -> float:
+    frame = blank(seconds=seconds)
+    return float(to_rgb(frame, background.planes(frame, ALPHA)).mean())
+
+
+def test_a_video_begins_anew_with_every_run(tmp_path: Path, matter: Matter) -> None:
+    """A Background that a caller keeps."""
+    background = open_background(grey_steps(tmp_path / "steps.mkv", 10, [0, 50, 100, 150, 200]))
+    assert isinstance(background, Video)
+    for _ in range(2):
+        background.suit(None)
+        for seconds, level in ((5.0, 0), (5.1, 50), (5.4, 200), (5.5, 0)):
+            assert mean_shown(background, seconds) == pytest.approx(level, abs=2)
+    background.close()
+
+
+def test_the_last_picture_of_a_loop_is_shown_as_long_as_its_file_says(tmp_path: Path) -> None:
+    pictures = [Image.new("L", (64, 48), level) for level in (0, 100, 200)]
+    pictures[0].save(
+        tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[200, 200, 1000], loop=0
+    )
+    background = open_background(tmp_path / "a.gif")
+    assert isinstance(background, Video)
+    for seconds, level in ((0.0, 0), (0.25, 100), (0.45, 200), (1.35, 200), (1.45, 0), (1.65, 100)):
+        assert mean_shown(background, seconds) == pytest.approx(level, abs=3)
+    background.close()
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "libx265"])
+def test_grey_of_limited_range_keeps_its_contrast(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "grey.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        stream.codec_context.color_range = 1
+        picture = av.VideoFrame.from_ndarray(np.full((48, 64), 235, np.uint8), format="gray")
+        picture.color_range = 1
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    background = open_background(path)
+    assert isinstance(background, Video)
+    assert mean_shown(background, 0.0) == pytest.approx(255, abs=2)
+    background.close()
+
+
+@pytest.mark.parametrize("size", [(2000, 10), (10, 2000)])
+@pytest.mark.parametrize("own", [(34, 18), (2, 2), (320, 240)])
+def test_a_video_of_very_different_proportions(
+    tmp_path: Path, size: tuple[int, int], own: tuple[int, int]
+) -> None:
+    path = tmp_path / "small.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *own, "yuv420p"
+        pixels = np.full((own[1], own[0], 3), 120, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    background = open_background(path)
+    frame = blank(*size)
+    assert np.abs(to_rgb(frame, background.planes(frame, ALPHA)) - 120).max() <= 3
+    background.close()
+
+
+def test_what_is_clear_in_a_picture_is_black(tmp_path: Path) -> None:
+    """Cut-out pictures often keep the whole room under it."""
+    logo = np.zeros((48, 64, 4), np.uint8)
+    logo[...] = (255, 0, 255, 0)
+    logo[:24] = (0, 200, 0, 255)
+    Image.fromarray(logo).save(tmp_path / "logo.png")
+    frame = blank()
+    shown = to_rgb(frame, open_background(tmp_path / "logo.png").planes(frame, ALPHA))
+    assert np.abs(shown[:20] - (0, 200, 0)).max() <= 3
+    assert shown[28:].max() <= 3
+
+
+def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(BackgroundError, match="floating-point numbers; save it with 8 or 16 bits"):
+        open_background(tmp_path / "f.tif")
+
+
+def test_light_of_nothing_is_refused() -> None:
+    with pytest.raises(BackgroundError, match="--light-wrap: transparent gives no light"):
+        open_background("transparent", light_wrap=0.5)
+
+
 def test_first_page_of_several_and_jpegs_one_after_another(tmp_path: Path) -> None:
     red, green = (Image.new("RGB", (96, 64), colour) for colour in ("red", "lime"))
     red.save(tmp_path / "pages.tif", save_all=True, append_images=[green])

@@ -595,3 +595,18 @@ def write_matrix(source: Path, target: Path, matrix: tuple[int, ...]) -> None:
     for place, value in zip((0, 4, 12, 16), matrix, strict=True):
         content[start + place : start + place + 4] = (value << 16).to_bytes(4, "big", signed=True)
     target.write_bytes(content)
+
+
+def test_matrices_unknown_here_are_refused(tmp_path: Path) -> None:
+    """Taken for another one, all colours would be wrong."""
+    path = tmp_path / "ycgco.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.colorspace = 8
+        frame = av.VideoFrame.from_ndarray(np.full((144, 64), 128, np.uint8).reshape(3, 48, 64), "yuv444p")
+        frame.colorspace = 8
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(InputError, match=r"ycgco\.mp4: its colours are YCgCo; convert it to BT\.709"):
+        Source(path)

@@ -30,6 +30,7 @@ from banet_stream.demo.sharing import Turns, share
 from banet_stream.demo.uploads import Limits
 from banet_stream.demo.video import Job, VideoHandlers, frame_at, is_playable
 from banet_stream.demo.webcam import Cameras
+from banet_stream.images import convert_colours
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -334,6 +335,18 @@ def test_pictures_are_read_upright_and_within_limits(tmp_path: Path) -> None:
         uploads.read_picture(str(tmp_path / "b.png"), Limits())
 
 
+def test_pictures_are_read_in_srgb_and_black_where_clear(tmp_path: Path) -> None:
+    from test_images import wide_profile
+
+    orange, path = (200, 120, 40), str(tmp_path / "a.png")
+    Image.new("RGB", (4, 4), orange).save(path, icc_profile=wide_profile())
+    seen = convert_colours(Image.new("RGB", (1, 1), orange), wide_profile(), None).getpixel((0, 0))
+    assert (uploads.read_picture(path, Limits()) == seen).all()
+    assert seen != orange
+    Image.new("RGBA", (4, 4), (255, 0, 255, 0)).save(path)
+    assert not uploads.read_picture(path, Limits()).any()
+
+
 def test_squares_show_through_what_is_clear() -> None:
     from banet_stream.demo.photo import DARK, LIGHT, over_squares
 
@@ -346,7 +359,7 @@ def test_squares_show_through_what_is_clear() -> None:
 def test_a_video_longer_than_its_header_says_is_stopped(
     tmp_path: Path, clip: Callable[..., Path], matter: Matter
 ) -> None:
-    output = tmp_path / "out.mp4"
+    output = tmp_path / "out [1080p].mp4"  # brackets mean something else to glob
     job = Job(str(clip(width=64, height=64, frames=60)), output, "blur", matter.at_size(64), most_frames=5)
     job.run()
     assert job.too_long

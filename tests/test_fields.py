@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from banet_stream import Matter, cli, process
+from banet_stream.background import open_background
 from banet_stream.decode import Source, decode
 from banet_stream.frame import Frame
 
@@ -101,3 +102,12 @@ def test_a_change_of_size_is_said(tmp_path: Path) -> None:
     frames, source = frames_of(joined, "auto")
     assert len(frames) == 10
     assert source.notices == ["the picture changes from 64x64 to 96x64 on the way: scaled to the first size"]
+
+
+def test_background_videos_are_deinterlaced(tmp_path: Path) -> None:
+    background = open_background(interlaced_clip(tmp_path / "in.mp4"))
+    frames, _ = frames_of(tmp_path / "in.mp4", "off")
+    for frame in frames[2:6]:
+        luma = background.planes(frame, torch.zeros(8, 8))[0]
+        assert combing(luma) < 0.2 * combing(frame.planes[0])
+    background.close()

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pillow_heif
 import pytest
 from conftest import portrait
 from PIL import Image, ImageCms
 
-from banet_stream import EncodeOptions, InputError, Matter, OutputError, cli, process
+from banet_stream import EncodeOptions, InputError, Matter, OutputError, cli, process, replace_background
 from banet_stream.background import Picture, Video, open_background
 from banet_stream.errors import BackgroundError, UsageError
 from banet_stream.images import convert_colours, eight_bits
@@ -119,6 +120,85 @@ def test_a_background_keeps_its_look_where_profiles_differ(
         assert np.abs(np.subtract(found, shown)).max() <= 2
     if profiled == "photo":
         assert Image.open(out).getpixel((3, 3)) != orange
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile (v2) of grey with that gamma."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"grey\0" + bytes(79)
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"desc": text, b"wtpt": white, b"kTRC": curve, b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data
+    size = 128 + len(table) + len(body)
+    head = (
+        struct.pack(">I4sI4s4s4s", size, b"none", 0x02200000, b"mntr", b"GRAY", b"XYZ ") + bytes(12) + b"acsp"
+    )
+    return (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_profiles_of_grey_are_used(matter: Matter, tmp_path: Path, mode: str) -> None:
+    """Photo and background, as a viewer that knows profiles shows them."""
+    Image.new("L", (96, 128), 100).convert(mode).save(tmp_path / "grey.png", icc_profile=grey_profile(1.0))
+    expected = round(255 * (1.055 * (100 / 255) ** (1 / 2.4) - 0.055))
+    portrait(96, 128).save(tmp_path / "photo.png")
+    process(tmp_path / "photo.png", tmp_path / "a.png", background=tmp_path / "grey.png", matter=matter)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert np.abs(np.subtract(picture.getpixel((1, 1)), expected)).max() <= 2
+    photo = open_photo(tmp_path / "grey.png")
+    assert photo is not None
+    assert photo.profile is None
+    assert np.abs(np.asarray(photo.image, int) - expected).max() <= 2
+    photo.close()
+
+
+def test_indexed_pictures_keep_their_profile(matter: Matter, tmp_path: Path) -> None:
+    portrait(96, 128).quantize(64).save(tmp_path / "in.png", icc_profile=wide_profile())
+    process(tmp_path / "in.png", tmp_path / "out.png", background="blur", matter=matter)
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.info.get("icc_profile") == wide_profile()
+
+
+def test_a_video_keeps_its_look_behind_a_photo_with_a_profile(matter: Matter, tmp_path: Path) -> None:
+    green = (60, 160, 90)
+    with av.open(str(tmp_path / "flat.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        flat = av.VideoFrame.from_ndarray(np.full((48, 64, 3), green, np.uint8), format="rgb24")
+        container.mux(stream.encode(flat))
+        container.mux(stream.encode(None))
+    Image.new("RGB", (96, 128), (90, 90, 90)).save(tmp_path / "in.png", icc_profile=wide_profile())  # nobody
+    Image.new("RGB", (96, 128), (90, 90, 90)).save(tmp_path / "plain.png")
+    background = open_background(tmp_path / "flat.mkv")
+    for name, profile in (("in", wide_profile()), ("plain", None), ("in", wide_profile())):
+        out = tmp_path / f"{name}-out.png"
+        process(
+            tmp_path / f"{name}.png",
+            out,
+            background=background,
+            matter=matter,
+            encoding=EncodeOptions(overwrite=True),
+        )
+        with Image.open(out) as picture:
+            found = convert_colours(picture, profile, None).getpixel((3, 3))
+        assert np.abs(np.subtract(found, green)).max() <= 4
+    background.close()
+
+
+def test_a_background_forgets_the_photo_before(matter: Matter, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 128), (90, 90, 90)).save(tmp_path / "in.png", icc_profile=wide_profile())
+    background, rgb = open_background("#c87828"), np.full((128, 96, 3), 90, np.uint8)
+    process(tmp_path / "in.png", tmp_path / "out.png", background=background, matter=matter)
+    shown = replace_background(rgb, background=background, matter=matter)[3, 3]
+    assert np.abs(shown.astype(int) - (200, 120, 40)).max() <= 2
+
+
+def test_what_is_no_array_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rgb must be uint8 .*, got Image"):
+        replace_background(Image.new("RGB", (4, 4)))  # type: ignore[arg-type]
 
 
 def test_a_profile_that_is_none_changes_nothing() -> None:

@@ -59,7 +59,7 @@ class ExplainHandlers:
                 paths = [write_picture(folder / f"{name}.jpg", seen) for name, seen in pictures.items()]
         except BanetStreamError as error:
             message = in_words(error, *filter(None, (video,)))
-            raise gr.Error(html.escape(message), print_exception=False) from error
+            raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
         return (*paths, timing_html(told))
 
 

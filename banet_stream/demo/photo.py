@@ -62,7 +62,7 @@ class PhotoHandlers:
                 pair = write_picture(folder / "before.jpg", rgb), write_picture(folder / "after.jpg", shown)
         except BanetStreamError as error:
             message = in_words(error, *filter(None, (photo, picture, clip)))
-            raise gr.Error(html.escape(message), print_exception=False) from error
+            raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
         return pair, str(path)
 
 

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..decode import Source
 from ..errors import BanetStreamError, InputError
-from ..images import eight_bits, turn_upright
+from ..images import in_srgb
 
 # By content, not by name. FFmpeg would open playlists and the like too, which name other files and
 # addresses to be opened; so only these containers get as far as FFmpeg.
@@ -91,7 +91,7 @@ def check_video(path: str, limits: Limits) -> float:
 
 
 def read_picture(path: str, limits: Limits) -> NDArray[np.uint8]:
-    """[H, W, 3] RGB, turned by its EXIF orientation.
+    """[H, W, 3] in sRGB, turned by its EXIF orientation; black where it is clear.
 
     Raises:
         InputError: in words for the visitor.
@@ -106,7 +106,7 @@ def read_picture(path: str, limits: Limits) -> NDArray[np.uint8]:
                     f"{name} has {megapixels:.0f} megapixels; this page takes at most "
                     f"{limits.picture_megapixels:g}. Save it smaller."
                 )
-            return np.array(eight_bits(turn_upright(image)).convert("RGB"))
+            return np.array(in_srgb(image))
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture this page can read. It takes {PICTURE_KINDS}.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

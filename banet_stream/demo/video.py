@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import html
 import threading
 from collections import deque
@@ -65,7 +66,7 @@ class Job:
             self.error = error
         finally:
             if self.summary is None:
-                for leftover in self.output.parent.glob(f"{self.output.stem}.*"):
+                for leftover in self.output.parent.glob(f"{glob.escape(self.output.stem)}.*"):
                     leftover.unlink(missing_ok=True)
             if hasattr(self.background, "close"):
                 self.background.close()
@@ -115,7 +116,7 @@ class VideoHandlers:
         except BanetStreamError as error:
             message = in_words(error, *filter(None, (video, picture, clip)))
             yield error_html(message), None, None
-            raise gr.Error(html.escape(message), print_exception=False) from error
+            raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
 
     def follow(self, job: Job) -> Iterator[tuple[Any, Any, Any]]:
         """Runs it to its end; yields the status as HTML."""
