@@ -270,6 +270,14 @@ def test_average_remembers_what_both_have_learnt_from(root, tmp_path):
     assert "averaged with the weights of `checkpoint.pt` (iteration 1; portraits-train)" in text
 
 
+@pytest.mark.parametrize("option", ["--json", "--table", "--sheet"])
+def test_evaluate_looks_for_its_folder_before_it_measures(tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([option, str(tmp_path / "none" / "x"), "--data", str(tmp_path / "no.tar")])
+    assert stopped.value.code == OutputError.exit_code
+    assert f"x: can't be written (no folder {tmp_path / 'none'})" in capsys.readouterr().err
+
+
 def test_average_lies_between_two_checkpoints(root, tmp_path, capsys):
     paths = []
     for number in (1, 2):

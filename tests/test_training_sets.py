@@ -269,6 +269,13 @@ def test_unknown_layouts_are_refused(tmp_path):
         sets.read(tmp_path / "odd")
 
 
+def test_what_is_no_tar_is_refused_in_one_line(tmp_path):
+    put(tmp_path / "bad.tar", bytes(range(256)) * 4)
+    with pytest.raises(InputError, match=r"bad\.tar: can't be read as a tar") as caught:
+        sets.read(tmp_path / "bad.tar")
+    assert "\n" not in str(caught.value)
+
+
 def test_backgrounds_may_be_a_folder_of_pictures(tmp_path):
     put(tmp_path / "backgrounds" / "rooms" / "a.jpg", jpg(room(1)))
     put(tmp_path / "backgrounds" / "b.png", png(room(2)))

@@ -230,11 +230,23 @@ def write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise OutputError(f"{path}: can't be written ({error})") from error
+        raise OutputError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def check_folder(path: Path) -> None:
+    """Before minutes of measuring.
+
+    Raises:
+        OutputError: when nothing can be written there.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: can't be written (no folder {path.parent})")
 
 
 def run(options: argparse.Namespace) -> None:
     """Measures, prints, and writes what was asked for."""
+    for name in filter(None, (options.table, options.json, options.sheet)):
+        check_folder(Path(name))
     if options.mattes:
         pairs = sets.read_clip(Path(options.data), Path(options.mattes))
     else:

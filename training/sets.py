@@ -21,7 +21,7 @@ import av
 import cv2
 import numpy as np
 
-from banet_stream.errors import InputError, UsageError
+from banet_stream.errors import InputError, UsageError, first_line
 
 from . import labels
 from .pairs import Pair, ReadLabel
@@ -137,7 +137,7 @@ def read_tar(path: Path, *, mattes: bool = True, skip_broken: bool = False) -> l
                     raise InputError(f"{path}: holds {member.name} twice")
                 found[suffix.lower()] = content.read()
     except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path}: can't be read as a tar ({error})") from error
+        raise InputError(f"{path}: can't be read as a tar ({first_line(error).rstrip(':')})") from error
     pairs = []
     for key, found in sorted(files.items()):
         image = next((found[suffix] for suffix in PICTURES if suffix in found), None)

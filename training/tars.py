@@ -34,7 +34,7 @@ def write(path: Path, files: Iterator[tuple[str, bytes]]) -> None:
                 tar.addfile(member, io.BytesIO(file))
         part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: can't be written ({error})") from error
+        raise OutputError(f"{path}: can't be written ({error.strerror})") from error
     finally:
         part.unlink(missing_ok=True)
 
