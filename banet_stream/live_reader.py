@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 MAX_ARRIVALS = 64
 # Sound of a recording that waits for its time while pictures are looked for behind it: minutes of it.
 HELD_SOUND_BYTES = 32 * 2**20
+# Formats without times: those that FFmpeg gives are of a rate it assumes. Live, pictures belong where they
+# arrive: cameras send JPEGs by HTTP at any rate.
+TIMELESS = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo", "jpeg_pipe")
 # Pictures of a stream without times, such as raw H.264 that names no rate.
 ASSUMED_RATE = Fraction(25)
 
@@ -111,7 +114,7 @@ class Reader:
         self.strange = 0
         seconds = float(packet.pts * packet.time_base)
         if not self.recorded:
-            yield Sound.of(packet, self.track, self.times.place(seconds, arrived))
+            yield Sound.of(packet, self.track, self.times.place(seconds, arrived, "sound"))
             return
         self.held.append(Sound.of(packet, self.track, seconds))
         self.held_bytes += packet.size
@@ -164,7 +167,8 @@ class Reader:
 
     def time_of(self, picture: av.VideoFrame, captured: float) -> float:
         """When in the session a picture belongs."""
-        if picture.pts is not None and picture.time_base is not None:
+        timeless = not self.paced and self.container.format.name in TIMELESS
+        if picture.pts is not None and picture.time_base is not None and not timeless:
             return self.times.place(float(picture.pts * picture.time_base), captured)
         if not self.recorded:
             return self.source.timeline.now(captured)

@@ -8,6 +8,8 @@ from fractions import Fraction
 AHEAD_SECONDS, BEHIND_SECONDS = 1.0, 10.0
 # What is played at its own pace and comes this much too late waits no more, so that it does not stay late.
 UNDERFLOW_SECONDS = 0.5
+# The times of one stream rise; by less than this they run back where they are only rounded, or damaged.
+BACK_SECONDS = 0.5
 
 
 class Timeline:
@@ -38,12 +40,17 @@ class ConnectionClock:
     def __init__(self, timeline: Timeline, *, paced: bool) -> None:
         self.timeline, self.paced = timeline, paced
         self._offset: float | None = None
+        self._latest: dict[str, float] = {}  # time of the source, by stream
 
-    def place(self, source_seconds: float, arrived: float) -> float:
-        """When in the session something of this connection belongs, that arrived at a monotonic time."""
+    def place(self, source_seconds: float, arrived: float, stream: str = "picture") -> float:
+        """When in the session something of this connection's ``stream`` belongs, that arrived at a monotonic
+        time. A clock that steps back, as of a sender that begins anew, is set again at once."""
         now = self.timeline.now(arrived)
-        if self._offset is None:
+        stepped_back = source_seconds < self._latest.get(stream, source_seconds) - BACK_SECONDS
+        if self._offset is None or (stepped_back and not self.paced):
             self._offset = now - source_seconds
+            self._latest.clear()
+        self._latest[stream] = max(source_seconds, self._latest.get(stream, source_seconds))
         late = now - (source_seconds + self._offset)
         if self.paced and late > UNDERFLOW_SECONDS:
             self._offset += late

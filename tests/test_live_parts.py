@@ -7,6 +7,7 @@ import math
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from banet_stream.errors import InputError, OutputError
 from banet_stream.fitting import Shape
 from banet_stream.frame import Colour
 from banet_stream.kinds import Kind, input_kind, is_live, output_kind
+from banet_stream.live_reader import Reader
 from banet_stream.pipeline import Cancelled, Channel, Mailbox
 from banet_stream.redact import RedactingFormatter, redact
 from banet_stream.timeline import Timeline
@@ -301,6 +303,34 @@ def test_a_clock_that_jumps_is_set_again() -> None:
     assert clock.place(10.0, 1.0) == pytest.approx(1.0)
     assert clock.place(5000.0, 2.0) == pytest.approx(2.0)
     assert clock.place(1.0, 3.0) == pytest.approx(3.0)
+
+
+def test_a_clock_that_steps_back_is_set_again_at_once() -> None:
+    """As of a sender that begins anew a few seconds after its start; sound follows its picture."""
+    clock = Timeline(0.0).connection(paced=False)
+    assert clock.place(10.0, 1.0) == pytest.approx(1.0)
+    assert clock.place(10.4, 1.5, "sound") == pytest.approx(1.4)
+    assert clock.place(16.0, 7.0) == pytest.approx(7.0)
+    assert clock.place(15.8, 7.0) == pytest.approx(6.8)  # rounded, or damaged
+    assert clock.place(9.0, 7.1) == pytest.approx(7.1)
+    assert clock.place(9.4, 7.5) == pytest.approx(7.5)
+    assert clock.place(9.3, 7.5, "sound") == pytest.approx(7.4)
+    assert clock.place(9.5, 12.5) == pytest.approx(7.6)  # a stall of the network is none
+
+
+@pytest.mark.parametrize(("name", "invented"), [("mpjpeg", True), ("mpegts", False)])
+def test_times_that_ffmpeg_invents_are_not_believed(name: str, invented: bool) -> None:
+    """A camera that sends ten JPEGs a second has 25 by FFmpeg."""
+    timeline = Timeline(0.0)
+    reader = object.__new__(Reader)
+    reader.source = SimpleNamespace(timeline=timeline)
+    reader.container = SimpleNamespace(format=SimpleNamespace(name=name))
+    reader.recorded = reader.paced = False
+    reader.times = timeline.connection(paced=False)
+    placed = [
+        reader.time_of(SimpleNamespace(pts=i, time_base=Fraction(1, 25)), captured=0.1 * i) for i in range(5)
+    ]
+    assert placed == pytest.approx([(0.1 if invented else 0.04) * i for i in range(5)])
 
 
 def test_what_is_paced_does_not_stay_late() -> None:
