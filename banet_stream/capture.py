@@ -40,10 +40,10 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
         InputError: when the first connection fails, or the attempts after a loss are used up.
     """
     backoff = Backoff(source.options.retry)
-    delivered = lost = False
+    delivered = lost = live = False
     number = 0  # of the connection, on every frame: any of them may give way to a newer one
     while not source.stop.is_set():
-        connection = Connection(source)
+        connection = Connection(source, after_live=live)
         connection.start()
         try:
             for item in connection.items():
@@ -60,6 +60,7 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
                     yield item
         finally:
             connection.abandon()
+        live = live or connection.live
         if source.stop.is_set() or (connection.finished and delivered):
             return
         why = connection.why
@@ -74,11 +75,16 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
 
 
 class Connection:
-    """One stay at a source, in a thread that is left behind if it does not come back from a read."""
+    """One stay at a source, in a thread that is left behind if it does not come back from a read.
 
-    def __init__(self, source: LiveSource) -> None:
-        self.source = source
+    ``after_live``: one before it was live. A playlist of HLS that is a recording by now was ended meanwhile:
+    what it holds was shown, and is not shown again.
+    """
+
+    def __init__(self, source: LiveSource, *, after_live: bool = False) -> None:
+        self.source, self.after_live = source, after_live
         self.finished = False  # a recording came to its end
+        self.live = False  # what was opened is no recording
         self.error: Exception | None = None
         self._silent = self._unanswered = self._opened = False
         self._channel: Channel[LiveFrame | Sound] = Channel(READ_AHEAD, tick_seconds=LOOK_SECONDS)
@@ -155,6 +161,10 @@ class Connection:
         if not streams:
             raise InputError(f"{self.source.name}: no video stream in it")
         reader = Reader(self.source, container, streams[0], self._abandoned)
+        self.live = not reader.recorded
+        if self.source.place.kind is Kind.HLS and reader.recorded and self.after_live:
+            self.finished = True
+            return
         for item in reader.items():
             self._channel.put(item)
         self.finished = reader.recorded and reader.error is None

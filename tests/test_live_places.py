@@ -97,6 +97,24 @@ def test_a_live_playlist_that_ends_is_come_back_to(
         run.end()
 
 
+def test_a_live_playlist_that_is_ended_is_not_played_again(
+    running: Callable[..., Running], clip: Clip, tmp_path: Path
+) -> None:
+    playlist = write_playlist(clip(frames=100), tmp_path)
+    text = playlist.read_text()
+    playlist.write_text(text.replace("#EXT-X-ENDLIST", ""))
+    with web_server(tmp_path) as address:
+        run = running(f"{address}/index.m3u8", tmp_path / "o.mkv")
+        run.more_frames()
+        playlist.write_text(text)
+        run.thread.join(WAIT_SECONDS)
+        assert not run.thread.is_alive()
+    assert run.error is None
+    assert run.summary is not None
+    assert not run.summary.contract.whole.reconnects["source"]
+    assert run.summary.contract.whole.captured <= 100
+
+
 def test_http_recording_at_its_own_pace(running: Callable[..., Running], clip: Clip, tmp_path: Path) -> None:
     source = clip(frames=30, index_first=True)
     with web_server(source.parent) as address:
