@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # What a connection's thread may be ahead of the pipeline, which takes everything at once.
 READ_AHEAD = 8
+# Of a recording's declared length: containers round, and sound may go on after the last picture.
+LACKING_SECONDS = 2.0
 # How often a waiting capture looks at its watchdog and at the request to stop.
 LOOK_SECONDS = 0.1
 # Opening has its own limits, of two steps each as long as reading; the watchdog comes after them.
@@ -37,7 +39,8 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
     """What the source gives, over losses. The pipeline's first stage.
 
     Raises:
-        InputError: when the first connection fails, or the attempts after a loss are used up.
+        InputError: when the first connection fails, a recording breaks off (it would begin again from its
+            top), or the attempts after a loss are used up.
     """
     backoff = Backoff(source.options.retry)
     delivered = lost = live = False
@@ -66,6 +69,8 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
         why = connection.why
         if not delivered:
             raise InputError(f"{source.name}: {why}")
+        if connection.recorded:
+            raise InputError(f"{source.name}: {why}; what came before is written, and is not begun again")
         wait = backoff.wait_seconds()
         if wait is None:
             raise InputError(f"{source.name}: {why}; given up after {source.options.retry.attempts} attempts")
@@ -84,7 +89,7 @@ class Connection:
     def __init__(self, source: LiveSource, *, after_live: bool = False) -> None:
         self.source, self.after_live = source, after_live
         self.finished = False  # a recording came to its end
-        self.live = False  # what was opened is no recording
+        self.live = self.recorded = False  # which of them was opened
         self.error: Exception | None = None
         self._silent = self._unanswered = self._opened = False
         self._channel: Channel[LiveFrame | Sound] = Channel(READ_AHEAD, tick_seconds=LOOK_SECONDS)
@@ -161,13 +166,15 @@ class Connection:
         if not streams:
             raise InputError(f"{self.source.name}: no video stream in it")
         reader = Reader(self.source, container, streams[0], self._abandoned)
-        self.live = not reader.recorded
+        self.live, self.recorded = not reader.recorded, reader.recorded
         if self.source.place.kind is Kind.HLS and reader.recorded and self.after_live:
             self.finished = True
             return
         for item in reader.items():
             self._channel.put(item)
         self.finished = reader.recorded and reader.error is None
+        if self.finished and reader.lacks > LACKING_SECONDS:
+            log.warning("%s: its last %.1f s are missing: cut off or damaged", self.source.name, reader.lacks)
         self.error = reader.error
 
 

@@ -70,6 +70,7 @@ class Reader:
         self.arrivals: dict[int | None, float] = {}
         self.strange = 0  # packets of sound in a row that are of another kind
         self.untimed = 0  # pictures of a recording that have no time
+        self.reached = 0.0  # in a recording, the end of the latest packet: seconds by its own clock
         self.held: deque[Sound] = deque()  # sound of a recording, by the source's own time
         self.held_bytes = 0
 
@@ -90,12 +91,23 @@ class Reader:
         seams = seams_in(self.container) if self.paced else None  # others are set by when they arrive
         try:
             for packet in demux(self.container, streams, self.note_damage):
+                if packet.pts is not None and packet.time_base is not None:
+                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self.reached = max(self.reached, end)
                 if seams is None or seams.place(packet):
                     yield packet
                 if self.abandoned.is_set():
                     return
         except (FFmpegError, OSError) as error:
             self.error = error
+
+    @property
+    def lacks(self) -> float:
+        """Seconds of a recording's declared length that did not come; 0 where it declares none."""
+        if not self.recorded or self.container.duration is None:
+            return 0.0
+        begins = (self.container.start_time or 0) / av.time_base
+        return max(0.0, begins + self.container.duration / av.time_base - self.reached)
 
     def note_damage(self, error: Exception) -> None:
         log.debug("damaged packet: %s", error)

@@ -7,12 +7,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
 import pytest
 from conftest import read
-from live_runs import CAMERA, WAIT_SECONDS, Running, is_green
+from live_runs import CAMERA, WAIT_SECONDS, Running, is_green, run
 from live_servers import free_port, wait_for_listener, web_server
 
 from banet_stream import Matter, kinds
@@ -124,6 +126,31 @@ def test_http_recording_at_its_own_pace(running: Callable[..., Running], clip: C
     assert run.summary is not None
     assert run.summary.contract.whole.captured == 30
     assert all(is_green(f) for f in read(tmp_path / "o.mkv").frames)
+
+
+def test_an_http_recording_that_breaks_off_is_not_begun_again(
+    stub: Callable[..., Matter], clip: Clip, tmp_path: Path
+) -> None:
+    content, asked = clip(frames=60, index_first=True).read_bytes(), []
+
+    class Half(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range"))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(content[: len(content) * 9 // 10])
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address, output = f"http://127.0.0.1:{server.server_address[1]}/a.mp4", tmp_path / "o.mkv"
+        with pytest.raises(InputError, match="what came before is written, and is not begun again"):
+            run(address, output, stub(), realtime=True, duration_seconds=20)
+        server.shutdown()
+    assert 0 < len(read(output).frames) < 60
 
 
 def test_http_that_is_not_there(stub: Callable[..., Matter], tmp_path: Path) -> None:

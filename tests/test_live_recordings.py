@@ -116,3 +116,15 @@ def test_sound_without_a_layout_gets_the_usual_one(stub: Callable[..., Matter], 
     with av.open(str(output)) as container:
         assert container.streams.audio[0].layout.name == "stereo"
         assert sum(f.samples for f in container.decode(audio=0)) > 0.9 * 2 * RATE
+
+
+def test_a_recording_that_is_cut_off_is_said_to_be(
+    stub: Callable[..., Matter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = write(tmp_path / "whole.mkv", [i / 10 for i in range(60)])
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    for path, told in ((whole, False), (cut, True)):
+        caplog.clear()
+        run(str(path), tmp_path / f"{path.stem}-out.mkv", stub(), realtime=True, duration_seconds=20)
+        assert ("s are missing: cut off or damaged" in caplog.text) == told
