@@ -31,6 +31,7 @@ from .cover import COVERS, Cover, open_slate
 from .errors import BackgroundError, OutputError, UsageError
 from .kinds import Kind, Place, input_place, output_place
 from .live_source import CaptureOptions, LiveFrame, LiveSource
+from .locks import lock, locked_beside
 from .matting import Matter, MatteStream
 from .opening import local_path
 from .output import refuse_to_overwrite
@@ -173,8 +174,10 @@ def process_live(
         if go_to.kind in (Kind.FILE, Kind.HLS):
             names = {"INPUT": come_from.url, "the background": behind.name, "the slate": options.slate or ""}
             refuse_to_overwrite(go_to.url, names)
-        if go_to.kind is Kind.FILE and not options.overwrite:
-            stack.enter_context(claimed(Path(go_to.url)))
+        if go_to.kind is Kind.FILE:
+            stack.enter_context(claimed(Path(go_to.url), overwrite=options.overwrite))
+        if go_to.kind is Kind.HLS:
+            stack.enter_context(locked_beside(Path(go_to.url)))
         live = LiveSource(come_from, options.capture, contract, stop)
         stream = MatteStream(matter or Matter(), save_power=options.save_power)
         cover = Cover(options.cover, open_slate(options.slate) if options.slate else None)
@@ -235,24 +238,31 @@ def places(source: str, output: str | None, options: LiveOptions) -> tuple[Place
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """OUTPUT is there from now on, so that no other run begins it; if it stays empty it goes again.
+def claimed(path: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """OUTPUT is there and locked from now on, so that no other run begins it; if it is new and stays empty it
+    goes again.
 
     Raises:
-        OutputError: when it is there already, or can't be made.
+        OutputError: when it is there and not to be replaced, another run writes it, or it can't be made.
     """
+    there = path.exists()
+    if there and overwrite and not path.is_file():
+        yield  # a pipe's two ends are its users' affair, and opening it would wait for the other
+        return
     try:
-        path.touch(exist_ok=False)
+        file = path.open("ab" if overwrite else "xb")
     except FileExistsError as error:
         raise OutputError(f"{path}: exists already; use --overwrite to replace it") from error
     except OSError as error:
         raise OutputError(f"{path}: can't be created ({error.strerror})") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if not path.stat().st_size:
-                path.unlink()
+    with file:
+        lock(file, f"{path}: another run writes it; choose another name")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if not there and not path.stat().st_size:
+                    path.unlink()
 
 
 def channels(drop: str, contract: Contract) -> list[Channel[LiveFrame | Sound]]:

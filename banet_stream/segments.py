@@ -7,7 +7,6 @@ when it is whole and on the disk, so every segment there is a finished one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from av.packet import PacketSideData, packet_sidedata_type_from_literal
 
 from .errors import OutputError
 from .frame import Packet
+from .locks import lock
 
 # A crash costs at most so much work; the bound on bytes keeps memory flat with any codec.
 SEGMENT_FRAMES, SEGMENT_BYTES = 250, 64_000_000
@@ -78,10 +78,7 @@ class Segments:
         self.indices = [replace(read_index(path), entries=[]) for path in self._paths()]
 
     def _take_over(self, facts: dict[str, str]) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{self.folder}: another run is at work in it") from None
+        lock(self._lock, f"{self.folder}: another run is at work in it")
         path = self.folder / "run.json"
         before = read_facts(path)
         if before is None and not self._paths():

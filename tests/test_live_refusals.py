@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from live_runs import CAMERA, OPTIONS, run
+from live_runs import CAMERA, OPTIONS, Running, run, stub_matter
 
-from banet_stream import Matter, backends, live_cli
+from banet_stream import Matter, backends, live_cli, locks
 from banet_stream.background import Transparent
 from banet_stream.errors import BackgroundError, DeviceError, OutputError, UsageError
 from banet_stream.kinds import output_place
 from banet_stream.live import LiveOptions, claimed, process_live
 from banet_stream.live_source import CaptureOptions
+from banet_stream.locks import locked_beside
 from banet_stream.publish import PublishOptions
 from banet_stream.sinks import SinkOptions
 
@@ -98,6 +99,45 @@ def test_a_file_belongs_to_one_run(tmp_path: Path) -> None:
     with claimed(tmp_path / "empty.mkv"):
         pass
     assert not (tmp_path / "empty.mkv").exists()
+
+
+def test_a_file_that_is_replaced_belongs_to_one_run(tmp_path: Path) -> None:
+    path = tmp_path / "o.mkv"
+    with claimed(path):
+        with pytest.raises(OutputError, match="another run writes it"), claimed(path, overwrite=True):
+            pass
+        path.write_bytes(b"something")
+    with claimed(path, overwrite=True):
+        assert path.read_bytes() == b"something"  # until the writer begins
+        with pytest.raises(OutputError, match="another run writes it"), claimed(path, overwrite=True):
+            pass
+    assert path.exists()
+
+
+def test_an_hls_folder_belongs_to_one_run(running: Callable[..., Running], tmp_path: Path) -> None:
+    folder = tmp_path / "tv"
+    first = running(CAMERA, f"{folder}/")
+    first.more_frames()
+    with pytest.raises(OutputError, match=r"index\.m3u8: another run writes it"):
+        run(CAMERA, f"{folder}/", stub_matter())
+    with pytest.raises(OutputError, match="another run"):
+        run(CAMERA, f"{folder}/index.m3u8", stub_matter())
+    run(CAMERA, f"{folder}/other.m3u8", stub_matter(), duration_seconds=0.2)
+    first.end()
+    assert not list(folder.glob(".*"))
+    run(CAMERA, f"{folder}/", stub_matter(), duration_seconds=0.2)
+
+
+def test_a_lock_that_is_removed_is_made_anew(tmp_path: Path) -> None:
+    """What a run that ends takes away is no lock any more, for whoever has opened it."""
+    path = tmp_path / "index.m3u8"
+    with locked_beside(path):
+        (place,) = tmp_path.iterdir()
+        with place.open("w") as opened:
+            assert locks.is_at(opened, place)
+            place.unlink()
+            assert not locks.is_at(opened, place)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
