@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_is_as_never_interrupted(
         assert all(t[1] <= t[2] + 1e-9 for t in decoding)
     for a, b in zip(before.frames, after.frames, strict=True):
         difference = np.subtract(*(f.to_ndarray(format="gray").astype(float) for f in (a, b)))
-        assert (difference**2).mean() < 12  # 37 dB: other key frames, the same picture
+        assert (difference**2).mean() < 25  # 34 dB: other key frames, the same picture (the next: 20 dB)
 
 
 def test_a_background_video_goes_on_too(clip: Clip, small_matter: Matter, tmp_path: Path) -> None:
