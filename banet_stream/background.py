@@ -30,6 +30,7 @@ from .images import (
 )
 from .opening import (
     can_be_read_again,
+    check_matrix,
     describe,
     frame_rate,
     is_url,
@@ -220,6 +221,11 @@ class Video(Background):
             self.close()
             raise BackgroundError(f"{self.name}: no picture in it; a background is {CHOICES}")
         self._stream = streams[0]
+        try:
+            check_matrix(self.name, self._stream)
+        except InputError:
+            self.close()
+            raise
         self._stream.thread_type = "AUTO"
         self._info = describe(self._container, self._stream)
         self._begin_again()

@@ -18,7 +18,7 @@ from .errors import InputError
 from .kinds import Kind, Place
 from .live_reader import Reader
 from .live_source import LiveFrame, LiveSource
-from .opening import check_file, picture_streams, reason
+from .opening import check_file, check_matrix, picture_streams, reason
 from .pipeline import Cancelled, Channel
 from .redact import redact
 from .sound import Sound
@@ -165,6 +165,7 @@ class Connection:
         streams = picture_streams(container)
         if not streams:
             raise InputError(f"{self.source.name}: no video stream in it")
+        check_matrix(self.source.name, streams[0])
         reader = Reader(self.source, container, streams[0], self._abandoned)
         self.live, self.recorded = not reader.recorded, reader.recorded
         if self.source.place.kind is Kind.HLS and reader.recorded and self.after_live:

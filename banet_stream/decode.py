@@ -15,11 +15,12 @@ from av.stream import Stream
 
 from . import fields
 from .errors import InputError
-from .frame import STRANGE_MATRICES, Frame, Packet
+from .frame import Frame, Packet
 from .opening import (
     COVER,
     DAMAGED_DATA,
     can_be_read_again,
+    check_matrix,
     describe,
     local_path,
     open_input,
@@ -109,10 +110,11 @@ class Source:
             self.container.close()
             raise InputError(f"{self.name}: no video stream in it (it holds: {kinds})")
         self.video = streams[0]
-        strange = STRANGE_MATRICES.get(int(self.video.codec_context.colorspace))
-        if strange:
+        try:
+            check_matrix(self.name, self.video)
+        except InputError:
             self.container.close()
-            raise InputError(f"{self.name}: its colours are {strange}; convert it to BT.709 or BT.2020 first")
+            raise
         self.video.thread_type = "AUTO"
         passed = (s for s in self.container.streams if s.type in PASSED_TYPES and s.codec_context is not None)
         self.passed: list[Stream] = [s for s in passed if self.audio or s.type != "audio"]

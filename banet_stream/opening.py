@@ -16,7 +16,7 @@ from av.stream import Stream
 
 from . import chroma
 from .errors import InputError, Interrupted
-from .frame import VideoInfo
+from .frame import STRANGE_MATRICES, VideoInfo
 
 STANDARD = "-"  # in place of a file's name: standard input
 # av.open can wait for ever on a silent server.
@@ -124,6 +124,18 @@ def is_url(name: str) -> bool:
 def picture_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
     """Video streams, without the cover art of a sound file, which is one of a single picture."""
     return [s for s in container.streams.video if not s.disposition & COVER]
+
+
+def check_matrix(name: str, stream: av.VideoStream) -> None:
+    """Refuses colours in which nothing here can compute: taken for others, all would be wrong.
+
+    Raises:
+        InputError: naming them.
+    """
+    context = stream.codec_context  # None: of a codec unknown here, which decoding says
+    strange = context and STRANGE_MATRICES.get(int(context.colorspace))
+    if strange:
+        raise InputError(f"{name}: its colours are {strange}; convert it to BT.709 or BT.2020 first")
 
 
 def is_picture(container: av.container.InputContainer) -> bool:

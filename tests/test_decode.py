@@ -19,8 +19,9 @@ from conftest import portrait
 from PIL import Image, ImageOps
 
 from banet_stream import unpack
+from banet_stream.background import open_background
 from banet_stream.decode import INTERLEAVING_SECONDS, Source, decode, decode_passed
-from banet_stream.errors import InputError, Interrupted
+from banet_stream.errors import BackgroundError, InputError, Interrupted
 from banet_stream.frame import Frame, Packet, rgb_of
 from banet_stream.opening import local_path
 from banet_stream.photo import open_photo
@@ -608,5 +609,6 @@ def test_matrices_unknown_here_are_refused(tmp_path: Path) -> None:
         frame.colorspace = 8
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(InputError, match=r"ycgco\.mp4: its colours are YCgCo; convert it to BT\.709"):
-        Source(path)
+    for open_it, error in ((Source, InputError), (open_background, BackgroundError)):
+        with pytest.raises(error, match=r"ycgco\.mp4: its colours are YCgCo; convert it to BT\.709"):
+            open_it(str(path))
