@@ -103,8 +103,10 @@ class Reader:
 
     @property
     def lacks(self) -> float:
-        """Seconds of a recording's declared length that did not come; 0 where it declares none."""
-        if not self.recorded or self.container.duration is None:
+        """Seconds of a recording's declared length that did not come; 0 where it declares none, or where it may
+        be that of a stream which is not read."""
+        others = len(self.container.streams) - (1 if self.audio is None else 2)
+        if not self.recorded or self.container.duration is None or others:
             return 0.0
         begins = (self.container.start_time or 0) / av.time_base
         return max(0.0, begins + self.container.duration / av.time_base - self.reached)
