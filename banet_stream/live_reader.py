@@ -103,8 +103,8 @@ class Reader:
 
     @property
     def lacks(self) -> float:
-        """Seconds of a recording's declared length that did not come; 0 where it declares none, or where it may
-        be that of a stream which is not read."""
+        """Seconds of a recording's declared length that did not come; 0 where it declares none, or where that
+        may be the length of a stream which is not read."""
         others = len(self.container.streams) - (1 if self.audio is None else 2)
         if not self.recorded or self.container.duration is None or others:
             return 0.0
