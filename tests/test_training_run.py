@@ -306,6 +306,7 @@ def test_runs_of_before_a_field_existed_go_on_and_can_be_started_from(root, whol
     assert all(torch.equal(v, state["ema"][k]) for k, v in run.model.state_dict().items())
     read = checkpoint.load(tmp_path / "old" / "checkpoint.pt")
     assert "AdamW, weight decay 0.01 on kernels" in card.recipe(read["config"])
+    assert "table" not in card.recipe(read["config"])  # there were none before people
 
 
 def test_weights_of_another_network_are_refused(root, whole, tmp_path):
