@@ -20,14 +20,7 @@ from .errors import BackgroundError, InputError
 from .fields import Deinterlacer
 from .fitting import is_grey, with_chroma
 from .frame import LIMITED, Colour, Frame, colour_of, is_mirrored, planes_of, quarter_turns, rgb_of
-from .images import (
-    UNREADABLE,
-    convert_colours,
-    in_srgb,
-    is_moving,
-    may_be_picture,
-    open_image,
-)
+from .images import UNREADABLE, convert_colours, is_moving, may_be_picture, open_image, upright_rgb
 from .opening import (
     can_be_read_again,
     check_matrix,
@@ -201,9 +194,9 @@ class Video(Background):
         """See Background."""
         if profile != self._profile:
             self._profile, self._shown = profile, None
-        if self._start_seconds is None:
-            return
         self._start_seconds = None
+        if not self._last_seconds:
+            return  # it shows its first picture
         self._rewind()
         first = self._read()
         if first is not None:  # else it can't be read again, and its last picture stays
@@ -221,11 +214,7 @@ class Video(Background):
             self.close()
             raise BackgroundError(f"{self.name}: no picture in it; a background is {CHOICES}")
         self._stream = streams[0]
-        try:
-            check_matrix(self.name, self._stream)
-        except InputError:
-            self.close()
-            raise
+        check_matrix(self.name, self._stream)
         self._stream.thread_type = "AUTO"
         self._info = describe(self._container, self._stream)
         self._begin_again()
@@ -465,7 +454,7 @@ def find_picture(name: str) -> Picture | None:
         with open_image(name) as image:
             if is_moving(image, name):
                 return None
-            return Picture(in_srgb(image), name)
+            return Picture(upright_rgb(image), name)
     except UnidentifiedImageError:
         return None
     except (*UNREADABLE, Image.DecompressionBombError) as error:

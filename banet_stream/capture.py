@@ -63,7 +63,7 @@ def capture(source: LiveSource) -> Generator[LiveFrame | Sound, None, None]:
                     yield item
         finally:
             connection.abandon()
-        live = live or connection.live
+        live = live or connection.recorded is False
         if source.stop.is_set() or (connection.finished and delivered):
             return
         why = connection.why
@@ -89,7 +89,7 @@ class Connection:
     def __init__(self, source: LiveSource, *, after_live: bool = False) -> None:
         self.source, self.after_live = source, after_live
         self.finished = False  # a recording came to its end
-        self.live = self.recorded = False  # which of them was opened
+        self.recorded: bool | None = None  # whether what was opened is a recording; None: nothing was
         self.error: Exception | None = None
         self._silent = self._unanswered = self._opened = False
         self._channel: Channel[LiveFrame | Sound] = Channel(READ_AHEAD, tick_seconds=LOOK_SECONDS)
@@ -167,7 +167,7 @@ class Connection:
             raise InputError(f"{self.source.name}: no video stream in it")
         check_matrix(self.source.name, streams[0])
         reader = Reader(self.source, container, streams[0], self._abandoned)
-        self.live, self.recorded = not reader.recorded, reader.recorded
+        self.recorded = reader.recorded
         if self.source.place.kind is Kind.HLS and reader.recorded and self.after_live:
             self.finished = True
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -110,11 +111,7 @@ class Source:
             self.container.close()
             raise InputError(f"{self.name}: no video stream in it (it holds: {kinds})")
         self.video = streams[0]
-        try:
-            check_matrix(self.name, self.video)
-        except InputError:
-            self.container.close()
-            raise
+        check_matrix(self.name, self.video)
         self.video.thread_type = "AUTO"
         passed = (s for s in self.container.streams if s.type in PASSED_TYPES and s.codec_context is not None)
         self.passed: list[Stream] = [s for s in passed if self.audio or s.type != "audio"]
@@ -425,8 +422,14 @@ def note_position(source: Source, packet: Packet) -> None:
     picture = packet.stream is source.video and packet.size > 0
     source.packets += picture
     source.discarded += picture and packet.is_discard
-    if packet.pts is not None and packet.time_base is not None:
-        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-        source.read_until = max(source.read_until, end)
-        if picture:
-            source.pictures_until = max(source.pictures_until, end)
+    end = end_seconds(packet)
+    source.read_until = max(source.read_until, end)
+    if picture:
+        source.pictures_until = max(source.pictures_until, end)
+
+
+def end_seconds(packet: Packet) -> float:
+    """When what a packet holds is over; where it has no time, before all that has one."""
+    if packet.pts is None or packet.time_base is None:
+        return -math.inf
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -110,22 +110,20 @@ def turn_upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def in_srgb(image: Image.Image) -> Image.Image:
-    """A picture file upright, as RGB in sRGB. What is clear in it is black: under it may be all of a room.
+def upright_rgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
+    """A picture file upright, as RGB by an ICC profile, None for sRGB. What is clear in it is black: under it
+    may be all of a room.
 
     Raises:
         OSError, ValueError, SyntaxError: when it can't be read.
     """
-    profile = image.info.get("icc_profile")
-    return over_black(eight_bits(turn_upright(image)), lambda opaque: convert_colours(opaque, profile, None))
-
-
-def over_black(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """What ``convert`` makes of a picture's colours, in RGB, before black where the picture is clear."""
+    own = image.info.get("icc_profile")
+    image = eight_bits(turn_upright(image))
     clear = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
     alpha = image.convert("RGBA").getchannel("A") if clear else None
-    own = {"LA": "L", "La": "L", "1": "L"}.get(image.mode, image.mode)
-    rgb = convert(image.convert(own if own in PROFILED else "RGB")).convert("RGB")
+    mode = {"LA": "L", "La": "L", "1": "L"}.get(image.mode, image.mode)
+    opaque = image.convert(mode if mode in PROFILED else "RGB")
+    rgb = convert_colours(opaque, own, profile).convert("RGB")
     return rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size), alpha)
 
 

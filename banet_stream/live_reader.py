@@ -16,7 +16,7 @@ from av.codec.context import Flags
 from av.error import FFmpegError
 
 from .contract import DAMAGED
-from .decode import MAX_READ_ERRORS, demux
+from .decode import MAX_READ_ERRORS, demux, end_seconds
 from .errors import InputError
 from .fitting import Shape
 from .kinds import Kind
@@ -91,9 +91,7 @@ class Reader:
         seams = seams_in(self.container) if self.paced else None  # others are set by when they arrive
         try:
             for packet in demux(self.container, streams, self.note_damage):
-                if packet.pts is not None and packet.time_base is not None:
-                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                    self.reached = max(self.reached, end)
+                self.reached = max(self.reached, end_seconds(packet))
                 if seams is None or seams.place(packet):
                     yield packet
                 if self.abandoned.is_set():

@@ -130,11 +130,12 @@ def check_matrix(name: str, stream: av.VideoStream) -> None:
     """Refuses colours in which nothing here can compute: taken for others, all would be wrong.
 
     Raises:
-        InputError: naming them.
+        InputError: naming them; the stream's container is closed.
     """
     context = stream.codec_context  # None: of a codec unknown here, which decoding says
     strange = context and STRANGE_MATRICES.get(int(context.colorspace))
     if strange:
+        stream.container.close()
         raise InputError(f"{name}: its colours are {strange}; convert it to BT.709 or BT.2020 first")
 
 

@@ -17,17 +17,7 @@ from . import ops
 from .codecs import EncodeOptions
 from .errors import InputError, OutputError
 from .frame import PIXEL_FORMATS, Colour, Frame, Packet, VideoInfo
-from .images import (
-    UNREADABLE,
-    colour_space,
-    eight_bits,
-    in_srgb,
-    is_moving,
-    may_be_picture,
-    open_image,
-    over_black,
-    turn_upright,
-)
+from .images import UNREADABLE, colour_space, is_moving, may_be_picture, open_image, upright_rgb
 from .output import Output, check_no_rate, check_place, free_part, move_into_place
 from .sequence import quantise, rgb_samples
 
@@ -75,10 +65,7 @@ class Photo:
             # A profile of grey or CMYK describes the file's own colours: not those that they become in RGB.
             keeps = colour_space(profile) == "RGB" and image.mode not in ("CMYK", "LAB", "YCbCr", "HSV")
             self.profile = profile if keeps else None
-            if keeps:
-                self.image = over_black(eight_bits(turn_upright(image)), lambda opaque: opaque)
-            else:
-                self.image = in_srgb(image)
+            self.image = upright_rgb(image, self.profile)
         except UNREADABLE as error:
             raise InputError(f"{path}: the picture can't be read ({error})") from error
         self.info = VideoInfo(Fraction(1, 25), Fraction(25), 1, 1 / 25, Fraction(1))

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import importing
+from icc_profiles import wide_profile
 from PIL import Image
 
 from banet_stream import InputError, Interrupted, Matter, cli
@@ -336,8 +337,6 @@ def test_pictures_are_read_upright_and_within_limits(tmp_path: Path) -> None:
 
 
 def test_pictures_are_read_in_srgb_and_black_where_clear(tmp_path: Path) -> None:
-    from test_images import wide_profile
-
     orange, path = (200, 120, 40), str(tmp_path / "a.png")
     Image.new("RGB", (4, 4), orange).save(path, icc_profile=wide_profile())
     seen = convert_colours(Image.new("RGB", (1, 1), orange), wide_profile(), None).getpixel((0, 0))

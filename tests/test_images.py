@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pillow_heif
 import pytest
 from conftest import portrait
+from icc_profiles import grey_profile, wide_profile
 from PIL import Image, ImageCms
 
 from banet_stream import EncodeOptions, InputError, Matter, OutputError, cli, process, replace_background
@@ -63,33 +63,6 @@ def test_photo_to_transparent_picture(matter: Matter, tmp_path: Path, suffix: st
         assert np.array_equal(np.asarray(picture), alpha)
 
 
-def wide_profile() -> bytes:
-    """An ICC profile (v2, matrix and gamma) of larger primaries than sRGB's: Adobe RGB's, adapted to D50."""
-    columns = {
-        "r": (0.60974, 0.31111, 0.01947),
-        "g": (0.20528, 0.62567, 0.06087),
-        "b": (0.14919, 0.06322, 0.74457),
-    }
-
-    def xyz(values: tuple[float, ...]) -> bytes:
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
-
-    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78)
-    tags = {b"desc": text, b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"cprt": b"text\0\0\0\0none\0"}
-    for name, column in columns.items():
-        tags[f"{name}XYZ".encode()] = xyz(column)
-        tags[f"{name}TRC".encode()] = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
-    table, body = struct.pack(">I", len(tags)), b""
-    for name, data in tags.items():
-        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
-        body += data + bytes(-len(data) % 4)
-    size = 128 + len(table) + len(body)
-    head = (
-        struct.pack(">I4sI4s4s4s", size, b"none", 0x02200000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
-    )
-    return (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + body
-
-
 def test_a_large_photo_is_no_reason_to_warn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo, output = tmp_path / "photo.png", tmp_path / "out.png"
     Image.new("RGB", (32, 32)).save(photo)
@@ -120,23 +93,6 @@ def test_a_background_keeps_its_look_where_profiles_differ(
         assert np.abs(np.subtract(found, shown)).max() <= 2
     if profiled == "photo":
         assert Image.open(out).getpixel((3, 3)) != orange
-
-
-def grey_profile(gamma: float) -> bytes:
-    """An ICC profile (v2) of grey with that gamma."""
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"grey\0" + bytes(79)
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
-    tags = {b"desc": text, b"wtpt": white, b"kTRC": curve, b"cprt": b"text\0\0\0\0none\0\0\0\0"}
-    table, body = struct.pack(">I", len(tags)), b""
-    for name, data in tags.items():
-        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
-        body += data
-    size = 128 + len(table) + len(body)
-    head = (
-        struct.pack(">I4sI4s4s4s", size, b"none", 0x02200000, b"mntr", b"GRAY", b"XYZ ") + bytes(12) + b"acsp"
-    )
-    return (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + table + body
 
 
 @pytest.mark.parametrize("mode", ["L", "LA"])

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..decode import Source
 from ..errors import BanetStreamError, InputError
-from ..images import in_srgb
+from ..images import upright_rgb
 
 # By content, not by name. FFmpeg would open playlists and the like too, which name other files and
 # addresses to be opened; so only these containers get as far as FFmpeg.
@@ -106,7 +106,7 @@ def read_picture(path: str, limits: Limits) -> NDArray[np.uint8]:
                     f"{name} has {megapixels:.0f} megapixels; this page takes at most "
                     f"{limits.picture_megapixels:g}. Save it smaller."
                 )
-            return np.array(in_srgb(image))
+            return np.array(upright_rgb(image))
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture this page can read. It takes {PICTURE_KINDS}.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
